@@ -1,0 +1,393 @@
+//! A web app that signs users in with Microsoft Entra ID and calls Microsoft Graph as them. It is a sample to be read: each
+//! handler in `routes` does every step of the protocol in its own body, and nothing here decides who gets in.
+
+// <ms_docref_import_modules>
+use std::io::{self, IsTerminal as _};
+use std::net::{TcpListener, ToSocketAddrs as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use actix_session::SessionMiddleware;
+use actix_session::config::BrowserSession;
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::cookie::{Key, SameSite};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::error::{Error, InternalError};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::middleware::{Next, from_fn};
+use actix_web::{App, HttpResponse, HttpServer, web};
+use serde_json::Value;
+use tera::{Context, Tera};
+use tracing::{error, info, warn};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use url::Url;
+
+use crate::session_store::SessionStore;
+use crate::settings::Settings;
+// </ms_docref_import_modules>
+
+#[cfg(feature = "demo-tenant")]
+mod demo_tenant;
+mod json_highlight;
+mod routes;
+mod session_store;
+mod settings;
+
+/// For `/style.css`: everything of a page comes from this app.
+const STYLE: &str = include_str!("../templates/style.css");
+
+/// On every answer. Nothing but our own stylesheet is loaded, nothing is kept by caches, no address is passed on, and no
+/// other site may put a page of ours into a frame (RFC 9700 section 4.16).
+const HEADERS: [(HeaderName, &str); 4] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::CACHE_CONTROL, "no-store"),
+];
+
+/// Exits with 2 if the app cannot start, after one line on stderr for each reason.
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reasons) => {
+            for reason in reasons {
+                eprintln!("rust-webapp: {reason}");
+            }
+            ExitCode::from(2)
+        }
+    }
+}
+
+// <ms_docref_create_and_initialize_app>
+#[actix_web::main]
+async fn run() -> Result<(), Vec<String>> {
+    let mut settings = Settings::load()?;
+
+    // One line for each step of the protocol, with the file and line that took it; of the libraries only warnings.
+    let levels =
+        Targets::new().with_default(LevelFilter::WARN).with_target(env!("CARGO_CRATE_NAME"), LevelFilter::INFO);
+    let log = tracing_subscriber::fmt::layer()
+        .with_file(true)
+        .with_line_number(true)
+        .with_target(false)
+        .with_ansi(io::stdout().is_terminal());
+    tracing_subscriber::registry().with(log).with(levels).init();
+
+    let sessions = SessionStore::open(&settings).await.map_err(|reason| vec![reason])?;
+    let listeners = listen(&settings.listen_host, settings.port).map_err(|reason| vec![reason])?;
+    let port = listeners[0].local_addr().map_or(settings.port, |address| address.port());
+    let address = format!("http://{}:{port}", settings.listen_host);
+    if settings.redirect_uri.is_empty() {
+        settings.redirect_uri = format!("{address}/auth/redirect");
+    }
+
+    // The templates are part of the program; `cargo run` sees to it that they are the newest.
+    let mut templates = Tera::new();
+    templates.register_filter("json_highlight", json_highlight::json_highlight);
+    let loaded = templates.add_raw_templates([
+        ("layout.html", include_str!("../templates/layout.html")),
+        ("public/index.html", include_str!("../templates/public/index.html")),
+        ("authenticated/graph.html", include_str!("../templates/authenticated/graph.html")),
+        ("authenticated/admin.html", include_str!("../templates/authenticated/admin.html")),
+        ("error.html", include_str!("../templates/error.html")),
+    ]);
+    loaded.map_err(|err| vec![format!("templates: {err}")])?;
+
+    // One client for all calls, so that connections are shared. It follows no redirects: the answer to a request that carries
+    // a secret or a token comes from the address that it was sent to, or it is none.
+    let http = reqwest::Client::builder()
+        .connect_timeout(Duration::from_secs(5))
+        .timeout(Duration::from_secs(15))
+        .redirect(reqwest::redirect::Policy::none());
+    // The demo tenant is on this machine, and a proxy is elsewhere.
+    let http = if settings.in_demo_tenant() { http.no_proxy() } else { http };
+    let http = http.build().map_err(|err| vec![format!("no HTTP client: {err}")])?;
+
+    #[cfg(feature = "demo-tenant")]
+    if settings.in_demo_tenant() {
+        let tenant =
+            demo_tenant::start(&settings.redirect_uri, port.saturating_add(1), settings.demo_token_lifetime.into())
+                .map_err(|err| vec![format!("the demo tenant cannot start: {err}")])?;
+        actix_web::rt::spawn(tenant.server);
+        info!("no app registration in the settings: using the demo tenant {}", tenant.authority);
+        templates.global_context().insert("demo_tenant", &tenant.authority);
+        settings.client_id = tenant.client_id;
+        settings.client_credential = tenant.client_credential;
+        settings.authority = tenant.authority;
+        settings.endpoint = tenant.endpoint;
+    }
+
+    // <ms_docref_openid_metadata>
+    // What the identity platform says of itself (OpenID Connect Discovery 1.0 section 4): its endpoints, its keys, its name. As
+    // MSAL's client does, it is asked for once, at start, so that a wrong AUTHORITY shows here and not at the first sign-in.
+    let metadata_url = format!("{}/v2.0/.well-known/openid-configuration", settings.authority);
+    let mut tries = 0;
+    settings.openid_metadata = loop {
+        tries += 1;
+        let sent = async {
+            let response = http.get(&metadata_url).timeout(Duration::from_secs(5)).send().await?;
+            Ok::<_, reqwest::Error>((response.status().as_u16(), response.bytes().await?))
+        };
+        let failure = match sent.await {
+            Ok((200, body)) => match serde_json::from_slice::<Value>(&body) {
+                Ok(metadata) => break metadata,
+                Err(_) => "it answered, but not with OpenID metadata".to_owned(),
+            },
+            Ok((status, body)) => {
+                let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+                let failure = format!("it answered {status}, {}", answer["error_description"]);
+                // "No such tenant" stays so, however often one asks.
+                if status < 500 && status != 429 {
+                    return Err(vec![format!(
+                        "AUTHORITY = {:?}: {failure}; {metadata_url} must work in a browser",
+                        settings.authority
+                    )]);
+                }
+                failure
+            }
+            Err(err) => {
+                // The last source says what went wrong: the name, the connection, the certificate, the time limit.
+                let mut cause: &dyn std::error::Error = &err;
+                while let Some(source) = cause.source() {
+                    cause = source;
+                }
+                format!("it cannot be reached: {cause}")
+            }
+        };
+        if tries == 3 {
+            return Err(vec![format!(
+                "AUTHORITY = {:?}: {failure}; {metadata_url} must work in a browser",
+                settings.authority
+            )]);
+        }
+        warn!("AUTHORITY: {failure:?}, trying again");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    // Its name must be that of AUTHORITY (section 4.3), or, as Microsoft writes it, have the tenant's id in place of its domain,
+    // or the gap {tenantid} for all tenants. External ID uses the tenant's id in the host name too.
+    let issuer = settings.openid_metadata["issuer"].as_str().unwrap_or_default();
+    let (authority, named) = (Url::parse(&settings.authority), Url::parse(issuer));
+    let (Ok(authority), Ok(named)) = (authority, named) else {
+        return Err(vec![format!("AUTHORITY = {:?}: its metadata names no issuer: {issuer:?}", settings.authority)]);
+    };
+    let is_external_id = |url: &Url| url.host_str().is_some_and(|host| host.ends_with(".ciamlogin.com"));
+    let same_origin = authority.origin() == named.origin()
+        || is_external_id(&authority) && is_external_id(&named) && named.scheme() == "https" && named.port().is_none();
+    let after_host = issuer.splitn(4, '/').nth(3).unwrap_or_default().trim_end_matches('/');
+    let is_tenant = after_host.strip_suffix("/v2.0").is_some_and(|tenant| {
+        let is_hyphen = |at| [8, 13, 18, 23].contains(&at);
+        let is_right = |(at, byte): (usize, u8)| {
+            if is_hyphen(at) { byte == b'-' } else { byte.is_ascii_hexdigit() }
+        };
+        tenant == "{tenantid}" || tenant.len() == 36 && tenant.bytes().enumerate().all(is_right)
+    });
+    if issuer.trim_end_matches('/') != format!("{}/v2.0", settings.authority) && !(same_origin && is_tenant) {
+        return Err(vec![format!(
+            "AUTHORITY = {:?}: its metadata is that of another issuer, {issuer:?}",
+            settings.authority
+        )]);
+    }
+    for endpoint in ["authorization_endpoint", "token_endpoint", "jwks_uri", "end_session_endpoint"] {
+        let is_optional = endpoint == "end_session_endpoint";
+        let address = &settings.openid_metadata[endpoint];
+        if !(address.as_str().is_some_and(settings::is_https_or_loopback) || address.is_null() && is_optional) {
+            return Err(vec![format!(
+                "AUTHORITY = {:?}: the {endpoint} in its metadata is no https address: {address}",
+                settings.authority
+            )]);
+        }
+    }
+    // </ms_docref_openid_metadata>
+
+    let is_https = settings.redirect_uri.starts_with("https:");
+    let cookie_key = if settings.secret_key.is_empty() {
+        info!("SECRET_KEY is empty: a key was made for this run, and a restart signs everyone out");
+        Key::generate()
+    } else {
+        Key::derive_from(settings.secret_key.as_bytes())
+    };
+    let lifetime = settings.permanent_session_lifetime;
+    info!("open {address} in a browser, Ctrl+C stops the app");
+
+    let settings = web::Data::new(settings);
+    let http = web::Data::new(http);
+    let templates = web::Data::new(templates);
+    let mut server = HttpServer::new(move || {
+        // The cookie holds the session id and nothing else. Browsers send it only to this host (__Host-, RFC 6265bis section
+        // 4.1.3), out of scripts' reach, and with links from elsewhere, such as the redirect from the identity platform, but
+        // not with other sites' forms (SameSite=Lax). All ports of localhost share cookies, hence the name.
+        let session_middleware = SessionMiddleware::builder(sessions.clone(), cookie_key.clone())
+            .cookie_name(if is_https { "__Host-rust-webapp-session" } else { "rust-webapp-session" }.to_owned())
+            .cookie_content_security(actix_session::config::CookieContentSecurity::Signed)
+            .cookie_http_only(true)
+            .cookie_same_site(SameSite::Lax)
+            .cookie_secure(is_https)
+            .session_lifecycle(
+                BrowserSession::default().state_ttl(actix_web::cookie::time::Duration::seconds(lifetime.into())),
+            )
+            .build();
+        App::new()
+            .app_data(settings.clone())
+            .app_data(http.clone())
+            .app_data(templates.clone())
+            .wrap(session_middleware)
+            .wrap(from_fn(present))
+            .service(web::resource("/").get(routes::index::index))
+            .service(web::resource("/graph").get(routes::graph::graph))
+            .service(web::resource("/admin").get(routes::admin::admin))
+            .service(web::resource("/auth/redirect").get(routes::auth_redirect::authorized))
+            .service(web::resource("/logout").get(routes::logout::logout))
+            .service(web::resource("/style.css").get(async || {
+                HttpResponse::Ok()
+                    .content_type("text/css; charset=utf-8")
+                    .insert_header((header::CACHE_CONTROL, "max-age=3600"))
+                    .body(STYLE)
+            }))
+    });
+    for listener in listeners {
+        server = server.listen(listener).map_err(|err| vec![format!("cannot listen: {err}")])?;
+    }
+    server.run().await.map_err(|err| vec![format!("the server stopped: {err}")])
+}
+// </ms_docref_create_and_initialize_app>
+
+/// Binds `host`: all its addresses on one port, and for localhost those of both families that the machine has.
+///
+/// # Errors
+/// One line that names the setting and what to do.
+fn listen(host: &str, port: u16) -> Result<Vec<TcpListener>, String> {
+    let mut addresses: Vec<_> = match (host.trim_start_matches('[').trim_end_matches(']'), port).to_socket_addrs() {
+        Ok(addresses) => addresses.collect(),
+        Err(err) => {
+            return Err(format!("LISTEN_HOST = {host:?}: {err}; accepted is a name or address of this machine"));
+        }
+    };
+    if host.eq_ignore_ascii_case("localhost") {
+        addresses = vec![([127, 0, 0, 1], port).into(), (std::net::Ipv6Addr::LOCALHOST, port).into()];
+    }
+    // With PORT 0 the first address gets any free port, which may be taken on the second one.
+    let mut tries = 0;
+    'port: loop {
+        tries += 1;
+        let mut listeners: Vec<TcpListener> = Vec::new();
+        for address in &addresses {
+            let mut address = *address;
+            if let Some(first) = listeners.first().and_then(|first| first.local_addr().ok()) {
+                address.set_port(first.port());
+            }
+            match TcpListener::bind(address) {
+                Ok(listener) => listeners.push(listener),
+                Err(err) if err.kind() == io::ErrorKind::AddrInUse && port == 0 && tries < 100 => {
+                    continue 'port;
+                }
+                Err(err) if err.kind() == io::ErrorKind::AddrInUse => {
+                    return Err(format!(
+                        "PORT = {port}: another program uses it on {}; end that program or choose another PORT, which must then \
+                         be in the registered redirect URI too (on macOS, AirPlay Receiver uses 5000)",
+                        address.ip()
+                    ));
+                }
+                // A machine without IPv6, or without IPv4, has one address less.
+                Err(err) if err.kind() == io::ErrorKind::AddrNotAvailable || err.raw_os_error() == Some(97) => {}
+                Err(err) => return Err(format!("LISTEN_HOST = {host:?}, PORT = {port}: {err}")),
+            }
+        }
+        if listeners.is_empty() {
+            return Err(format!("LISTEN_HOST = {host:?}: this machine has no such address"));
+        }
+        return Ok(listeners);
+    }
+}
+
+/// Presents what the handlers answered, and decides nothing: headers, error pages, the request log, and the one name among
+/// this machine's names under which the session cookie will be found again.
+async fn present(
+    settings: web::Data<Settings>,
+    templates: web::Data<Tera>,
+    req: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let request = format!("{} {:?}", req.method(), req.path());
+
+    // The browser keeps cookies for localhost and 127.0.0.1 apart, and the identity platform sends it to REDIRECT_URI's host.
+    let asked =
+        req.headers().get(header::HOST).and_then(|host| Url::parse(&format!("http://{}", host.to_str().ok()?)).ok());
+    if let (Some(asked), Ok(mut home)) = (asked, Url::parse(&settings.redirect_uri)) {
+        let is_loopback = |url: &Url| url.host_str().is_some_and(settings::is_loopback);
+        if is_loopback(&asked) && is_loopback(&home) && asked.host() != home.host() {
+            home.set_path(req.path());
+            home.set_query(req.uri().query());
+            info!("{request}: redirecting from {} to the name in REDIRECT_URI", asked.host_str().unwrap_or_default());
+            let mut response = HttpResponse::Found().insert_header((header::LOCATION, home.as_str())).finish();
+            add_headers(response.headers_mut());
+            return Ok(req.into_response(response));
+        }
+    }
+
+    let error_page = |status: StatusCode, message: Option<String>| {
+        let mut context = Context::new();
+        context.insert("status", &status.as_u16());
+        context.insert("reason", status.canonical_reason().unwrap_or("Error"));
+        if let Some(message) = message {
+            context.insert("message", &message);
+        }
+        templates.render("error.html", &context).unwrap_or_else(|err| {
+            error!("error.html: {:?}", err.to_string());
+            status.to_string()
+        })
+    };
+    match next.call(req).await {
+        Ok(response) => {
+            let status = response.status();
+            let mut response = if status.is_client_error() || status.is_server_error() {
+                // Only sentences that a handler wrote for the browser are shown; of any other error the log has the cause.
+                let message = response.response().error().and_then(|err| {
+                    let text = err.as_error::<InternalError<String>>().map(ToString::to_string);
+                    let message =
+                        text.or_else(|| err.as_error::<InternalError<&'static str>>().map(ToString::to_string));
+                    if message.is_none() {
+                        error!("{request}: {:?}", err.to_string());
+                    }
+                    message
+                });
+                let page = error_page(status, message);
+                response.map_body(|head, _| {
+                    head.headers_mut()
+                        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+                    BoxBody::new(page)
+                })
+            } else {
+                response.map_into_boxed_body()
+            };
+            add_headers(response.headers_mut());
+            info!("{request}: {status}");
+            Ok(response)
+        }
+        // Handlers answer errors; what comes as one here is the session middleware's, whose store has logged the cause.
+        Err(err) => {
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            let page = error_page(
+                status,
+                Some("The sessions of this app are out of order. Try again in a minute.".to_owned()),
+            );
+            let mut response = HttpResponse::build(status).content_type(header::ContentType::html()).body(page);
+            add_headers(response.headers_mut());
+            info!("{request}: {status}");
+            Err(InternalError::from_response(err, response).into())
+        }
+    }
+}
+
+fn add_headers(headers: &mut HeaderMap) {
+    for (name, value) in HEADERS {
+        if !headers.contains_key(&name) {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+    }
+}

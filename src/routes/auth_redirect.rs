@@ -1,0 +1,391 @@
+//! `GET /auth/redirect`: the second leg of the auth code flow. The browser brings a code, which becomes tokens, which become
+//! a signed-in session, if all checks hold; nothing is stored before they do.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use actix_session::Session;
+use actix_web::error::{
+    Error, ErrorBadGateway, ErrorBadRequest, ErrorForbidden, ErrorGatewayTimeout, ErrorServiceUnavailable,
+    ErrorUnauthorized,
+};
+use actix_web::http::header::LOCATION;
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, get_current_timestamp};
+use reqwest::Client;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+use tracing::{info, warn};
+use url::{Url, form_urlencoded};
+
+use crate::settings::Settings;
+
+/// The identity platform's signing keys (RFC 7517), and when they were fetched: one copy for all sign-ins, for 24 hours.
+static SIGNING_KEYS: Mutex<Option<(Instant, Vec<Value>)>> = Mutex::const_new(None);
+
+/// Completes a sign-in and redirects to the page that it was started for.
+///
+/// # Errors
+/// 400 if the sign-in was not started in this browser or is over, 403 if it was declined, 401 if the id token fails a check,
+/// 502, 503 or 504 if the identity platform does not do its part; the page says which and why.
+pub async fn authorized(
+    req: HttpRequest,
+    session: Session,
+    settings: Data<Settings>,
+    http: Data<Client>,
+) -> Result<HttpResponse, Error> {
+    let started = Instant::now();
+    let now = get_current_timestamp().cast_signed();
+
+    // 5. The answer to the authorization request (RFC 6749 section 4.1.2). No parameter may be there twice (section
+    // 3.1).
+    let mut query = HashMap::new();
+    let mut repeated = false;
+    for (name, value) in form_urlencoded::parse(req.query_string().as_bytes()) {
+        repeated |= query.insert(name, value).is_some();
+    }
+    // The flow of this state, if this browser started one in the last ten minutes. It is taken out of the session, so
+    // it can be used once, whatever follows. Until here nothing is known of who sent the query, so nothing of it is
+    // shown.
+    let mut flows = session.get::<Value>("auth_code_flow")?.unwrap_or_default();
+    let flow = query.get("state").filter(|_| !repeated).and_then(|state| flows.as_object_mut()?.shift_remove(&**state));
+    if flow.is_some() {
+        session.insert("auth_code_flow", &flows)?;
+    }
+    let Some(flow) = flow.filter(|flow| flow["expires_on"].as_i64().is_some_and(|expires_on| now < expires_on)) else {
+        warn!("refused: no sign-in with this state is under way in this session");
+        return Err(ErrorBadRequest(
+            "This sign-in was not started in this browser, or is over already. Sign in again.",
+        ));
+    };
+    // Which identity platform answers, where it says so (RFC 9207 section 2.4).
+    if query.get("iss").is_some_and(|iss| settings.openid_metadata["issuer"] != **iss) {
+        warn!("refused: the answer comes from another issuer, {:?}", query["iss"]);
+        return Err(ErrorBadRequest(
+            "This answer does not come from the identity platform that was asked. Sign in again.",
+        ));
+    }
+    if let Some(error) = query.get("error") {
+        let description = query.get("error_description").map(|description| &**description).unwrap_or_default();
+        warn!("the identity platform says no, {error:?}: {description:?}");
+        return Err(ErrorForbidden(format!("The sign-in was declined: {error}: {description}")));
+    }
+    let Some(code) = query.get("code").filter(|code| !code.is_empty()) else {
+        warn!("refused: the answer has neither a code nor an error");
+        return Err(ErrorBadRequest("The identity platform sent no code. Sign in again."));
+    };
+
+    // <ms_docref_redeem_auth_code>
+    // 6. Redeem the code at the token endpoint (RFC 6749 section 4.1.3): server to server, authenticated with the
+    // client secret (section 2.3.1), and with the code_verifier that only this session knows (RFC 7636 section 4.5).
+    info!("code received, redeeming it at the token endpoint");
+    let token_endpoint = settings.openid_metadata["token_endpoint"].as_str().unwrap_or_default();
+    let [redirect_uri, scope, code_verifier, claims] =
+        ["redirect_uri", "scope", "code_verifier", "claims"].map(|field| flow[field].as_str().unwrap_or_default());
+    let grant = [
+        ("client_id", settings.client_id.as_str()),
+        ("client_secret", &settings.client_credential),
+        ("grant_type", "authorization_code"),
+        ("code", code),
+        ("redirect_uri", redirect_uri),
+        ("code_verifier", code_verifier),
+        ("scope", scope),
+        ("client_info", "1"),
+        ("claims", claims),
+    ];
+    let sent = async {
+        let mut response = http.post(token_endpoint).form(&grant).send().await?;
+        let mut body = Vec::new();
+        // No honest answer is longer; what is cut off here is no JSON below.
+        while body.len() < 1_000_000
+            && let Some(chunk) = response.chunk().await?
+        {
+            body.extend_from_slice(&chunk);
+        }
+        Ok::<_, reqwest::Error>((response.status().as_u16(), serde_json::from_slice(&body).unwrap_or_default()))
+    };
+    // No answer counts as what a proxy in between would have said.
+    let (status, answer): (u16, Value) = sent.await.unwrap_or_else(|err| {
+        warn!("no answer from the token endpoint: {err:?}");
+        (if err.is_timeout() { 504 } else { 502 }, Value::Null)
+    });
+    match (status, answer["error"].as_str()) {
+        (200, None)
+            if answer["access_token"].is_string()
+                && answer["id_token"].is_string()
+                && answer["token_type"].as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("Bearer")) => {}
+        (429 | 503, _) => {
+            warn!("the token endpoint answered {status}");
+            return Err(ErrorServiceUnavailable("The identity platform is busy. Try again in a minute."));
+        }
+        (504, _) => return Err(ErrorGatewayTimeout("The identity platform did not answer in time. Try again.")),
+        (400..=499, Some("invalid_grant")) => {
+            warn!("the token endpoint refused the code: {}", answer["error_description"]);
+            return Err(ErrorBadRequest(
+                "The identity platform did not accept the code of this sign-in. Sign in again.",
+            ));
+        }
+        (400..=499, Some(error)) => {
+            let setting = match error {
+                "invalid_client" => {
+                    "CLIENT_CREDENTIAL (the client secret's Value, not its Secret ID; secrets expire) and CLIENT_ID"
+                }
+                "unauthorized_client" => "CLIENT_ID and AUTHORITY",
+                "invalid_scope" | "invalid_resource" => "SCOPE",
+                _ => "CLIENT_ID, AUTHORITY, REDIRECT_URI and SCOPE",
+            };
+            // Microsoft's description ends with trace and correlation id, which its support asks for.
+            let description = answer["error_description"].as_str().unwrap_or_default();
+            warn!("the token endpoint refused this app, {error:?}: {description:?}");
+            return Err(ErrorBadGateway(format!(
+                "The identity platform refused this app: {error}: {description} Trace ID: {}. Correlation ID: {}. Look at {setting} in the settings.",
+                answer["trace_id"].as_str().unwrap_or("none"),
+                answer["correlation_id"].as_str().unwrap_or("none"),
+            )));
+        }
+        _ => {
+            warn!("the token endpoint answered {status} without the tokens asked for");
+            return Err(ErrorBadGateway(
+                "The identity platform is out of order: its answer has not the tokens asked for.",
+            ));
+        }
+    }
+    // </ms_docref_redeem_auth_code>
+
+    // <ms_docref_validate_id_token>
+    // 7. Validate the id token (OpenID Connect Core section 3.1.3.7 and Microsoft's rules): who signed in is what it
+    // says, so nothing in it counts before its signature is verified. The algorithm is RS256, whatever its header
+    // says, and the key is one of the identity platform's own (jwks_uri), never one that the token brings along.
+    // Claims are checked further below.
+    let id_token = answer["id_token"].as_str().unwrap_or_default();
+    let header = jsonwebtoken::decode_header(id_token)
+        .ok()
+        .filter(|header| header.alg == Algorithm::RS256 && header.crit.is_none());
+    let Some(header) = header else {
+        warn!("refused: the id token fails the check of its header: alg is not RS256");
+        return Err(ErrorUnauthorized("The id token cannot be trusted: its header fails the check of alg."));
+    };
+    let mut signature_only = Validation::new(Algorithm::RS256);
+    signature_only.validate_exp = false;
+    signature_only.validate_aud = false;
+    signature_only.required_spec_claims.clear();
+    let jwks_uri = settings.openid_metadata["jwks_uri"].as_str().unwrap_or_default();
+    let mut verified: Option<(Value, Value)> = None;
+    // Keys change without notice: an id token that none of the keys at hand can have signed is tried with new ones,
+    // once.
+    for attempt in 0..2 {
+        let fetched = timeout(Duration::from_secs(15), async {
+            // However many sign-ins wait here, one of them fetches the keys.
+            let mut signing_keys = SIGNING_KEYS.lock().await;
+            let is_fresh = |(fetched, _): &&(Instant, Vec<Value>)| {
+                fetched.elapsed() < Duration::from_secs(86_400) && (attempt == 0 || *fetched > started)
+            };
+            if let Some((_, keys)) = signing_keys.as_ref().filter(is_fresh) {
+                return Ok(keys.clone());
+            }
+            info!("fetching the identity platform's signing keys");
+            let mut response =
+                http.get(jwks_uri).send().await.map_err(|err| if err.is_timeout() { 504 } else { 502 })?;
+            let mut body = Vec::new();
+            while body.len() < 1_000_000
+                && let Some(chunk) = response.chunk().await.map_err(|_| 502)?
+            {
+                body.extend_from_slice(&chunk);
+            }
+            let jwks: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let keys =
+                jwks["keys"].as_array().filter(|_| response.status() == 200).ok_or(response.status().as_u16())?;
+            *signing_keys = Some((Instant::now(), keys.clone()));
+            Ok(keys.clone())
+        });
+        let keys = match fetched.await.unwrap_or(Err(504)) {
+            Ok(keys) => keys,
+            Err(status) => {
+                warn!("no signing keys from the identity platform: {status}");
+                return Err(match status {
+                    429 | 503 => ErrorServiceUnavailable("The identity platform is busy. Try again in a minute."),
+                    504 => ErrorGatewayTimeout("The identity platform did not answer in time. Try again."),
+                    _ => {
+                        ErrorBadGateway("The identity platform is out of order: it does not hand out its signing keys.")
+                    }
+                });
+            }
+        };
+        // RSA keys that are not for encryption, the one that the header names, or each if it names none. Other kinds
+        // of keys are for somebody else.
+        verified = (keys.into_iter())
+            .filter(|key| key["kty"] == "RSA" && key["use"] != "enc")
+            .filter(|key| header.kid.as_ref().is_none_or(|kid| key["kid"] == **kid))
+            .find_map(|key| {
+                let public_key = DecodingKey::from_rsa_components(key["n"].as_str()?, key["e"].as_str()?).ok()?;
+                let token = jsonwebtoken::decode::<Value>(id_token, &public_key, &signature_only).ok()?;
+                Some((key, token.claims))
+            });
+        if verified.is_some() {
+            break;
+        }
+    }
+    let Some((key, id_token_claims)) = verified else {
+        warn!("refused: the id token fails the check of its signature");
+        return Err(ErrorUnauthorized("The id token cannot be trusted: its signature fails the check."));
+    };
+
+    // An authority for several tenants has an issuer with a gap, {tenantid}, for the tenant of the user: a GUID, so
+    // that nothing else fits in. A key may be good for one issuer only.
+    let is_guid = |tid: &&str| {
+        let is_right = |(at, byte): (usize, u8)| {
+            if [8, 13, 18, 23].contains(&at) { byte == b'-' } else { byte.is_ascii_hexdigit() }
+        };
+        tid.len() == 36 && tid.bytes().enumerate().all(is_right)
+    };
+    let tid = id_token_claims["tid"].as_str().filter(is_guid).unwrap_or("{no tenant}");
+    let issuer = settings.openid_metadata["issuer"].as_str().unwrap_or_default().replace("{tenantid}", tid);
+    let key_issuer = key["issuer"].as_str().map_or_else(|| issuer.clone(), |issuer| issuer.replace("{tenantid}", tid));
+    // 120 seconds, because clocks differ.
+    let time = |claim: &str| id_token_claims[claim].as_f64();
+    let (earliest, latest) = (now as f64 - 120.0, now as f64 + 120.0);
+    let checks = [
+        ("iss", id_token_claims["iss"] == issuer && key_issuer == issuer),
+        ("aud", id_token_claims["aud"] == settings.client_id || id_token_claims["aud"] == json!([settings.client_id])),
+        ("exp", time("exp").is_some_and(|exp| exp > earliest)),
+        ("nbf", id_token_claims.get("nbf").is_none() || time("nbf").is_some_and(|nbf| nbf <= latest)),
+        ("iat", time("iat").is_some_and(|iat| iat <= latest)),
+        ("sub", id_token_claims["sub"].is_string()),
+        ("nonce", id_token_claims["nonce"].is_string() && id_token_claims["nonce"] == flow["nonce"]),
+    ];
+    if let Some((check, _)) = checks.iter().find(|(_, holds)| !holds) {
+        warn!("refused: the id token fails the check of {check}");
+        return Err(ErrorUnauthorized(format!("The id token cannot be trusted: it fails the check of {check}.")));
+    }
+    info!("id token validated: signature, iss, aud, exp, nbf, iat, sub and nonce");
+    // </ms_docref_validate_id_token>
+
+    // 8. The token cache of this user begins empty. MSAL's names: the environment is the host of the authority, the
+    // realm the tenant that the token endpoint is of, and the account is known by the client_info that came with the
+    // tokens.
+    let mut token_cache = json!({});
+    let held_refresh_token = Value::Null;
+    let environment =
+        Url::parse(&settings.authority).ok().and_then(|url| Some(url.host_str()?.to_owned())).unwrap_or_default();
+    let realm = Url::parse(token_endpoint)
+        .ok()
+        .and_then(|url| Some(url.path_segments()?.next()?.to_owned()))
+        .unwrap_or_default();
+    let client_info = answer["client_info"].as_str().map(|part| part.trim_end_matches('='));
+    let client_info: Value = (client_info.and_then(|part| URL_SAFE_NO_PAD.decode(part).ok()))
+        .and_then(|json| serde_json::from_slice(&json).ok())
+        .unwrap_or_default();
+    let home_account_id = match (client_info["uid"].as_str(), client_info["utid"].as_str()) {
+        (Some(uid), Some(utid)) => format!("{uid}.{utid}"),
+        _ => id_token_claims["sub"].as_str().unwrap_or_default().to_owned(),
+    };
+    // <ms_docref_cache_tokens>
+    // The unified cache schema of all MSALs: five sections of entries, each under a lower-cased key
+    // made of its own fields; times are seconds since 1970, as strings. A new access token replaces
+    // one for the same scopes.
+    let mut target: Vec<&str> = answer["scope"].as_str().unwrap_or(scope).split_whitespace().collect();
+    target.sort_unstable();
+    let target = target.join(" ");
+    let seconds = |field: &str| answer[field].as_i64().or_else(|| answer[field].as_str()?.trim().parse().ok());
+    let expires_in = seconds("expires_in").or_else(|| Some(seconds("expires_on")?.saturating_sub(now))).unwrap_or(600);
+    let client_id = &settings.client_id;
+    let mut access_token = json!({
+        "credential_type": "AccessToken",
+        "secret": answer["access_token"],
+        "home_account_id": home_account_id,
+        "environment": environment,
+        "client_id": client_id,
+        "target": target,
+        "realm": realm,
+        "token_type": answer["token_type"],
+        "cached_at": now.to_string(),
+        "expires_on": now.saturating_add(expires_in).to_string(),
+        "extended_expires_on": now.saturating_add(seconds("ext_expires_in").unwrap_or(expires_in)).to_string(),
+    });
+    if let Some(refresh_in) = seconds("refresh_in") {
+        access_token["refresh_on"] = now.saturating_add(refresh_in).to_string().into();
+    }
+    let key = format!("{home_account_id}-{environment}-accesstoken-{client_id}-{realm}-{target}").to_lowercase();
+    token_cache["AccessToken"][key] = access_token;
+    if answer["id_token"].is_string() {
+        let key = format!("{home_account_id}-{environment}-idtoken-{client_id}-{realm}-").to_lowercase();
+        token_cache["IdToken"][key] = json!({
+            "credential_type": "IdToken",
+            "secret": answer["id_token"],
+            "home_account_id": home_account_id,
+            "environment": environment,
+            "realm": realm,
+            "client_id": client_id,
+        });
+    }
+    // `foci` is there for Microsoft's own apps, which share their refresh tokens with their family.
+    let family = answer["foci"].as_str();
+    if answer["refresh_token"].is_string() {
+        // A refresh token is for all scopes: a new one takes the place of the one held, whatever the
+        // target of the answer.
+        let mut refresh_token = held_refresh_token.clone();
+        if refresh_token.is_null() {
+            refresh_token = json!({
+                "credential_type": "RefreshToken",
+                "home_account_id": home_account_id,
+                "environment": environment,
+                "client_id": client_id,
+                "target": target,
+            });
+            if let Some(family) = family {
+                refresh_token["family_id"] = family.into();
+            }
+        }
+        refresh_token["secret"] = answer["refresh_token"].clone();
+        refresh_token["last_modification_time"] = now.to_string().into();
+        let target = refresh_token["target"].as_str().unwrap_or_default();
+        let key = format!("{home_account_id}-{environment}-refreshtoken-{client_id}--{target}").to_lowercase();
+        token_cache["RefreshToken"][key] = refresh_token;
+    }
+    let mut app_metadata = json!({ "client_id": client_id, "environment": environment });
+    if let Some(family) = family {
+        app_metadata["family_id"] = family.into();
+    }
+    token_cache["AppMetadata"][format!("appmetadata-{environment}-{client_id}")] = app_metadata;
+    // </ms_docref_cache_tokens>
+    let username =
+        id_token_claims["preferred_username"].as_str().or(id_token_claims["upn"].as_str()).unwrap_or_default();
+    token_cache["Account"][format!("{home_account_id}-{environment}-{realm}").to_lowercase()] = json!({
+        "home_account_id": home_account_id,
+        "environment": environment,
+        "realm": realm,
+        "local_account_id": id_token_claims.get("oid").unwrap_or(&id_token_claims["sub"]),
+        "username": username,
+        "authority_type": "MSSTS",
+        "account_source": "authorization_code",
+    });
+    // Tokens that the pages could not use would only send the user back here, again and again.
+    let covers_scope = settings.scope.split_whitespace().all(|scope| target.split(' ').any(|granted| granted == scope));
+    if !answer["refresh_token"].is_string() && (expires_in < 60 || !covers_scope) {
+        warn!("refused: no refresh token, and an access token for {expires_in} s and {target:?}");
+        return Err(ErrorBadGateway(
+            "The identity platform sent an access token that is of no use, and none to renew it with. Look at SCOPE in the settings.",
+        ));
+    }
+
+    // 9. Signed in. The session gets a new id, so that one that was planted in the browser before is worth nothing
+    // (session fixation, RFC 9700 section 4.7 and OWASP). Other tabs' flows stay.
+    let mut user = json!({ "id_token": id_token, "id_token_claims": id_token_claims });
+    if !flow["claims_challenge"].is_null() {
+        user["claims_challenge"] = flow["claims_challenge"].clone();
+    }
+    session.insert("user", user)?;
+    session.insert("token_cache", token_cache.to_string())?;
+    session.renew();
+    info!("signed in: {}", id_token_claims["sub"]);
+
+    // Back to the page asked for, which must be one of ours (RFC 9700 section 4.11: no open redirector). A second
+    // slash, or the backslash that browsers take for one, would begin another host's name.
+    let post_sign_in_url =
+        flow["post_sign_in_url"].as_str().filter(|url| url.starts_with('/') && !url[1..].starts_with(['/', '\\']));
+    Ok(HttpResponse::Found().insert_header((LOCATION, post_sign_in_url.unwrap_or("/"))).finish())
+}

@@ -1,0 +1,9 @@
+//! Black box tests: each starts the real binary and drives it over HTTP, as a browser does. They are one crate, because every
+//! crate is linked on its own.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod harness;
+
+mod demo_tenant;
+mod settings;

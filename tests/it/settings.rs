@@ -1,0 +1,1 @@
+//! Every wrong setting is answered with one clear line.
