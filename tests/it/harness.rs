@@ -274,7 +274,7 @@ impl Page {
 }
 
 impl Browser {
-    fn new(secrets: Secrets) -> Self {
+    pub fn new(secrets: Secrets) -> Self {
         let client = Client::builder().cookie_store(true).redirect(Policy::none()).no_proxy().timeout(PATIENCE).build();
         Self { client: client.unwrap(), secrets }
     }

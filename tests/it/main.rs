@@ -6,4 +6,7 @@
 mod harness;
 
 mod demo_tenant;
+mod markers;
+mod paste;
+mod readme;
 mod settings;
