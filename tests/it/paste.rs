@@ -114,7 +114,7 @@ async fn the_route_files_work_in_another_app() {
         let only: Vec<&str> = main.lines().filter(needed).collect();
         assert_eq!(only.len() + if ["graph", "admin"].contains(&file) { 6 } else { 8 }, main.lines().count());
         fs::write(my_app.join("src/main.rs"), only.join("\n")).unwrap();
-        run(&mut cargo(&["check", "--quiet"]));
+        run(&mut cargo(&["build", "--quiet"]));
     }
 
     // All of them, served: the tenant that they sign in to is the demo tenant.
@@ -138,7 +138,7 @@ async fn the_route_files_work_in_another_app() {
     let url = format!("http://localhost:{port}");
     let redirect_uri = format!("{url}/auth/redirect");
     let start = |command: &mut Command, log: &str| {
-        let log = fs::File::create(folder.path().join(log)).unwrap();
+        let log = fs::File::create(folder.path().join(format!("{log}.log"))).unwrap();
         Process(command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap())
     };
     let redis_arguments = ["--port", &redis_port, "--bind", "127.0.0.1", "--save", ""];
@@ -146,7 +146,7 @@ async fn the_route_files_work_in_another_app() {
     wait_for("Redis", async || tokio::net::TcpStream::connect(format!("127.0.0.1:{redis_port}")).await.ok()).await;
     let _tenant = start(Command::new(format!("{ROOT}/target/paste/debug/tenant")).arg(&redirect_uri), "tenant");
     let registration = wait_for("the demo tenant", async || {
-        let said = fs::read_to_string(folder.path().join("tenant")).unwrap();
+        let said = fs::read_to_string(folder.path().join("tenant.log")).unwrap();
         said.split_once('\n').map(|(line, _)| line.split(' ').map(str::to_owned).collect::<Vec<_>>())
     });
     let registration = registration.await;
