@@ -275,8 +275,9 @@ pub async fn authorized(
         .ok()
         .and_then(|url| Some(url.path_segments()?.next()?.to_owned()))
         .unwrap_or_default();
-    let client_info = answer["client_info"].as_str().map(|part| part.trim_end_matches('='));
-    let client_info: Value = (client_info.and_then(|part| URL_SAFE_NO_PAD.decode(part).ok()))
+    // Base64url, but the other alphabet and padding have been seen too.
+    let client_info = answer["client_info"].as_str().map(|part| part.replace('+', "-").replace('/', "_"));
+    let client_info: Value = (client_info.and_then(|part| URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok()))
         .and_then(|json| serde_json::from_slice(&json).ok())
         .unwrap_or_default();
     let home_account_id = match (client_info["uid"].as_str(), client_info["utid"].as_str()) {
@@ -290,7 +291,10 @@ pub async fn authorized(
     let mut target: Vec<&str> = answer["scope"].as_str().unwrap_or(scope).split_whitespace().collect();
     target.sort_unstable();
     let target = target.join(" ");
-    let seconds = |field: &str| answer[field].as_i64().or_else(|| answer[field].as_str()?.trim().parse().ok());
+    let seconds = |field: &str| {
+        let number = answer[field].as_f64().map(|seconds| seconds as i64);
+        number.or_else(|| answer[field].as_str()?.trim().parse().ok())
+    };
     let expires_in = seconds("expires_in").or_else(|| Some(seconds("expires_on")?.saturating_sub(now))).unwrap_or(600);
     let client_id = &settings.client_id;
     let mut access_token = json!({
@@ -323,7 +327,7 @@ pub async fn authorized(
         });
     }
     // `foci` is there for Microsoft's own apps, which share their refresh tokens with their family.
-    let family = answer["foci"].as_str();
+    let family = answer.get("foci");
     if answer["refresh_token"].is_string() {
         // A refresh token is for all scopes: a new one takes the place of the one held, whatever the
         // target of the answer.
@@ -337,7 +341,7 @@ pub async fn authorized(
                 "target": target,
             });
             if let Some(family) = family {
-                refresh_token["family_id"] = family.into();
+                refresh_token["family_id"] = family.clone();
             }
         }
         refresh_token["secret"] = answer["refresh_token"].clone();
@@ -348,18 +352,17 @@ pub async fn authorized(
     }
     let mut app_metadata = json!({ "client_id": client_id, "environment": environment });
     if let Some(family) = family {
-        app_metadata["family_id"] = family.into();
+        app_metadata["family_id"] = family.clone();
     }
     token_cache["AppMetadata"][format!("appmetadata-{environment}-{client_id}")] = app_metadata;
     // </ms_docref_cache_tokens>
-    let username =
-        id_token_claims["preferred_username"].as_str().or(id_token_claims["upn"].as_str()).unwrap_or_default();
+    let username = id_token_claims.get("preferred_username").unwrap_or(&id_token_claims["upn"]);
     token_cache["Account"][format!("{home_account_id}-{environment}-{realm}").to_lowercase()] = json!({
         "home_account_id": home_account_id,
         "environment": environment,
         "realm": realm,
         "local_account_id": id_token_claims.get("oid").unwrap_or(&id_token_claims["sub"]),
-        "username": username,
+        "username": username.as_str().unwrap_or_default(),
         "authority_type": "MSSTS",
         "account_source": "authorization_code",
     });
