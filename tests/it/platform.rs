@@ -12,6 +12,7 @@ use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
 use base64::prelude::*;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
 use url::{Url, form_urlencoded};
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};
@@ -120,17 +121,40 @@ impl Platform {
 
     /// The app, with this platform and these settings.
     pub async fn app(&self, settings: &[(&str, &str)]) -> App {
-        let (authority, endpoint) = (self.authority(), self.endpoint());
-        let mut all = vec![
-            ("CLIENT_ID", CLIENT_ID),
-            ("CLIENT_CREDENTIAL", CLIENT_SECRET),
-            ("AUTHORITY", authority.as_str()),
-            ("ENDPOINT", endpoint.as_str()),
-        ];
+        self.app_in(Arc::new(folder()), settings).await
+    }
+
+    /// The app in a folder that another one may have used before, with this platform and these settings.
+    pub async fn app_in(&self, folder: Arc<TempDir>, settings: &[(&str, &str)]) -> App {
+        let ours = self.settings();
+        let mut all: Vec<_> = ours.iter().map(|(key, value)| (*key, value.as_str())).collect();
         all.extend_from_slice(settings);
-        let app = App::start(&all).await;
+        let app = App::start_in(folder, &all).await;
         self.state.secrets.lock().unwrap().push(app.secrets());
         app
+    }
+
+    /// An app registration's settings at this platform.
+    pub fn settings(&self) -> [(&'static str, String); 4] {
+        [
+            ("CLIENT_ID", CLIENT_ID.to_owned()),
+            ("CLIENT_CREDENTIAL", CLIENT_SECRET.to_owned()),
+            ("AUTHORITY", self.authority()),
+            ("ENDPOINT", self.endpoint()),
+        ]
+    }
+
+    /// Starts the app, which must give up with exit code 2, and returns what it wrote to stderr.
+    pub async fn refused_by_the_app(&self) -> String {
+        let folder = folder();
+        let settings = self.settings();
+        let settings: Vec<_> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        let mut command = tokio::process::Command::from(command(folder.path(), &settings));
+        let output = command.env("PORT", "0").kill_on_drop(true).output();
+        let output = tokio::time::timeout(PATIENCE, output).await.expect("the app goes on").unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        stderr
     }
 
     /// For the setting AUTHORITY.
@@ -156,7 +180,6 @@ impl Platform {
     /// What the browser does at this platform, up to the way back: signs in, and is sent to this address of the app.
     pub fn callback(&self, authorize: &Page) -> String {
         let sent = |name| authorize.location_param(name).unwrap_or_else(|| panic!("authorize without {name}"));
-        assert!(authorize.location().starts_with(&format!("{}/oauth2/v2.0/authorize?", self.authority())));
         let code = self.state.secret();
         let granted = (sent("code_challenge"), sent("nonce"));
         self.state.codes.lock().unwrap().insert(code.clone(), granted);
