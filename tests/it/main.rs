@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod harness;
+mod platform;
 
 mod demo_tenant;
+mod refusals;
 mod settings;
