@@ -113,9 +113,13 @@ async fn run() -> Result<(), Vec<String>> {
 
     #[cfg(feature = "demo-tenant")]
     if settings.in_demo_tenant() {
-        let tenant =
-            demo_tenant::start(&settings.redirect_uri, port.saturating_add(1), settings.demo_token_lifetime.into())
-                .map_err(|err| vec![format!("the demo tenant cannot start: {err}")])?;
+        let listeners = listen("localhost", port.saturating_add(1)).or_else(|_| listen("localhost", 0));
+        let tenant = listeners
+            .and_then(|listeners| {
+                let token_lifetime = settings.demo_token_lifetime.into();
+                demo_tenant::start(listeners, &settings.redirect_uri, token_lifetime).map_err(|err| err.to_string())
+            })
+            .map_err(|err| vec![format!("the demo tenant cannot start: {err}")])?;
         actix_web::rt::spawn(tenant.server);
         info!("no app registration in the settings: using the demo tenant {}", tenant.authority);
         templates.global_context().insert("demo_tenant", &tenant.authority);

@@ -69,6 +69,7 @@ pub struct Settings {
     /// Whether signing out here ends the single sign-on session too.
     pub sso_logout: bool,
     /// Seconds that the demo tenant's access tokens are valid.
+    #[cfg_attr(not(feature = "demo-tenant"), allow(dead_code))]
     pub demo_token_lifetime: u32,
     /// AUTHORITY's OpenID metadata (OpenID Connect Discovery 1.0 section 3); main.rs asks for it once, at start.
     pub openid_metadata: Value,

@@ -242,14 +242,14 @@ pub async fn authorized(
         };
         tid.len() == 36 && tid.bytes().enumerate().all(is_right)
     };
-    let tid = id_token_claims["tid"].as_str().filter(is_guid).unwrap_or("{no tenant}");
+    let tid = id_token_claims["tid"].as_str().filter(is_guid).unwrap_or("{tenantid}");
     let issuer = settings.openid_metadata["issuer"].as_str().unwrap_or_default().replace("{tenantid}", tid);
     let key_issuer = key["issuer"].as_str().map_or_else(|| issuer.clone(), |issuer| issuer.replace("{tenantid}", tid));
     // 120 seconds, because clocks differ.
     let time = |claim: &str| id_token_claims[claim].as_f64();
     let (earliest, latest) = (now as f64 - 120.0, now as f64 + 120.0);
     let checks = [
-        ("iss", id_token_claims["iss"] == issuer && key_issuer == issuer),
+        ("iss", id_token_claims["iss"] == issuer && key_issuer == issuer && !issuer.contains('{')),
         ("aud", id_token_claims["aud"] == settings.client_id || id_token_claims["aud"] == json!([settings.client_id])),
         ("exp", time("exp").is_some_and(|exp| exp > earliest)),
         ("nbf", id_token_claims.get("nbf").is_none() || time("nbf").is_some_and(|nbf| nbf <= latest)),
@@ -275,8 +275,9 @@ pub async fn authorized(
         .ok()
         .and_then(|url| Some(url.path_segments()?.next()?.to_owned()))
         .unwrap_or_default();
-    let client_info = answer["client_info"].as_str().map(|part| part.trim_end_matches('='));
-    let client_info: Value = (client_info.and_then(|part| URL_SAFE_NO_PAD.decode(part).ok()))
+    // Base64url, but the other alphabet and padding have been seen too.
+    let client_info = answer["client_info"].as_str().map(|part| part.replace('+', "-").replace('/', "_"));
+    let client_info: Value = (client_info.and_then(|part| URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok()))
         .and_then(|json| serde_json::from_slice(&json).ok())
         .unwrap_or_default();
     let home_account_id = match (client_info["uid"].as_str(), client_info["utid"].as_str()) {
@@ -290,7 +291,10 @@ pub async fn authorized(
     let mut target: Vec<&str> = answer["scope"].as_str().unwrap_or(scope).split_whitespace().collect();
     target.sort_unstable();
     let target = target.join(" ");
-    let seconds = |field: &str| answer[field].as_i64().or_else(|| answer[field].as_str()?.trim().parse().ok());
+    let seconds = |field: &str| {
+        let number = answer[field].as_f64().map(|seconds| seconds as i64);
+        number.or_else(|| answer[field].as_str()?.trim().parse().ok())
+    };
     let expires_in = seconds("expires_in").or_else(|| Some(seconds("expires_on")?.saturating_sub(now))).unwrap_or(600);
     let client_id = &settings.client_id;
     let mut access_token = json!({
@@ -323,7 +327,7 @@ pub async fn authorized(
         });
     }
     // `foci` is there for Microsoft's own apps, which share their refresh tokens with their family.
-    let family = answer["foci"].as_str();
+    let family = answer.get("foci");
     if answer["refresh_token"].is_string() {
         // A refresh token is for all scopes: a new one takes the place of the one held, whatever the
         // target of the answer.
@@ -337,7 +341,7 @@ pub async fn authorized(
                 "target": target,
             });
             if let Some(family) = family {
-                refresh_token["family_id"] = family.into();
+                refresh_token["family_id"] = family.clone();
             }
         }
         refresh_token["secret"] = answer["refresh_token"].clone();
@@ -348,18 +352,17 @@ pub async fn authorized(
     }
     let mut app_metadata = json!({ "client_id": client_id, "environment": environment });
     if let Some(family) = family {
-        app_metadata["family_id"] = family.into();
+        app_metadata["family_id"] = family.clone();
     }
     token_cache["AppMetadata"][format!("appmetadata-{environment}-{client_id}")] = app_metadata;
     // </ms_docref_cache_tokens>
-    let username =
-        id_token_claims["preferred_username"].as_str().or(id_token_claims["upn"].as_str()).unwrap_or_default();
+    let username = id_token_claims.get("preferred_username").unwrap_or(&id_token_claims["upn"]);
     token_cache["Account"][format!("{home_account_id}-{environment}-{realm}").to_lowercase()] = json!({
         "home_account_id": home_account_id,
         "environment": environment,
         "realm": realm,
         "local_account_id": id_token_claims.get("oid").unwrap_or(&id_token_claims["sub"]),
-        "username": username,
+        "username": username.as_str().unwrap_or_default(),
         "authority_type": "MSSTS",
         "account_source": "authorization_code",
     });
@@ -384,8 +387,10 @@ pub async fn authorized(
     info!("signed in: {}", id_token_claims["sub"]);
 
     // Back to the page asked for, which must be one of ours (RFC 9700 section 4.11: no open redirector). A second
-    // slash, or the backslash that browsers take for one, would begin another host's name.
-    let post_sign_in_url =
-        flow["post_sign_in_url"].as_str().filter(|url| url.starts_with('/') && !url[1..].starts_with(['/', '\\']));
+    // slash, or the backslash that browsers take for one, would begin another host's name, even after a tab or line end,
+    // which they skip.
+    let post_sign_in_url = flow["post_sign_in_url"].as_str().filter(|url| {
+        url.starts_with('/') && !url[1..].starts_with(['/', '\\']) && url.bytes().all(|byte| byte.is_ascii_graphic())
+    });
     Ok(HttpResponse::Found().insert_header((LOCATION, post_sign_in_url.unwrap_or("/"))).finish())
 }

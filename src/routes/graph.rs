@@ -1,5 +1,7 @@
 //! `GET /graph`: for any signed-in user. Calls Microsoft Graph as that user and shows what it answers.
 
+use std::cmp::Reverse;
+
 use actix_session::Session;
 use actix_web::error::{
     Error, ErrorBadGateway, ErrorGatewayTimeout, ErrorInternalServerError, ErrorServiceUnavailable, ErrorUnauthorized,
@@ -54,11 +56,16 @@ pub async fn graph(
         // good one, else a new one for a refresh token. Entries are found by their fields; those of the user's
         // account count.
         let id_token_claims = &user["id_token_claims"];
+        // A cache whose sections are not objects is none.
+        let is_section = |section: &Value| section.is_object() || section.is_null();
         let mut token_cache: Value = session
             .get::<String>("token_cache")
             .ok()
             .flatten()
             .and_then(|json| serde_json::from_str(&json).ok())
+            .filter(|cache: &Value| {
+                ["AccessToken", "IdToken", "RefreshToken", "AppMetadata"].iter().all(|name| is_section(&cache[*name]))
+            })
             .unwrap_or_default();
         let entries = |section: &str| token_cache[section].as_object().into_iter().flat_map(Map::values);
         let local_account_id = id_token_claims.get("oid").unwrap_or(&id_token_claims["sub"]);
@@ -73,10 +80,11 @@ pub async fn graph(
                 && entry["client_id"] == settings.client_id
         };
         let time = |entry: &Value, field: &str| entry[field].as_i64().or_else(|| entry[field].as_str()?.parse().ok());
-        // A token may be for more scopes than are needed, never for fewer.
+        // A token may be for more scopes than are needed, never for fewer. One with an ext_cache_key was asked for
+        // with parameters that this app does not send.
         let cached = entries("AccessToken")
             .filter(is_of_account)
-            .filter(|entry| entry["realm"] == realm)
+            .filter(|entry| entry["realm"] == realm && entry["ext_cache_key"].is_null())
             .filter(|entry| {
                 let target: Vec<&str> = entry["target"].as_str().unwrap_or_default().split_whitespace().collect();
                 settings.scope.split_whitespace().all(|scope| target.contains(&scope))
@@ -89,11 +97,10 @@ pub async fn graph(
         // Past `refresh_on` a token is still good, but aging.
         let is_aging = time(&cached, "refresh_on").is_some_and(|refresh_on| refresh_on < now);
         // The identity platform may hand out a new refresh token at each refresh: the newest counts.
-        let held_refresh_token = entries("RefreshToken")
-            .filter(is_of_account)
-            .max_by_key(|entry| time(entry, "last_modification_time"))
-            .cloned()
-            .unwrap_or_default();
+        let mut refresh_tokens: Vec<Value> = entries("RefreshToken").filter(is_of_account).cloned().collect();
+        refresh_tokens.sort_by_key(|entry| Reverse(time(entry, "last_modification_time")));
+        let mut refresh_tokens = refresh_tokens.into_iter();
+        let mut held_refresh_token = refresh_tokens.next().unwrap_or_default();
         // A sign-in that answered a challenge is noted in `user` for one visit. Challenged again on that very visit,
         // another sign-in would only be the next turn of a loop.
         let mut user = user.clone();
@@ -106,7 +113,7 @@ pub async fn graph(
         let (access_token, expires_in) = if cached_expires_in >= 300 && !is_aging {
             info!("access token found in the cache, {cached_expires_in} s left");
             (cached_access_token, cached_expires_in)
-        } else if let Some(refresh_token) = held_refresh_token["secret"].as_str() {
+        } else if !held_refresh_token.is_null() {
             // The refresh token grant (RFC 6749 section 6), authenticated with the client secret (section 2.3.1).
             info!("no access token in the cache with five minutes left: refreshing it at the token endpoint");
             let token_endpoint = settings.openid_metadata["token_endpoint"].as_str().unwrap_or_default();
@@ -115,31 +122,41 @@ pub async fn graph(
             scopes.sort_unstable();
             let scope = scopes.join(" ");
             let scope = scope.as_str();
-            let grant = [
-                ("client_id", settings.client_id.as_str()),
-                ("client_secret", &settings.client_credential),
-                ("grant_type", "refresh_token"),
-                ("refresh_token", refresh_token),
-                ("scope", scope),
-                ("client_info", "1"),
-                ("claims", r#"{"access_token":{"xms_cc":{"values":["cp1"]}}}"#),
-            ];
-            let sent = async {
-                let mut response = http.post(token_endpoint).form(&grant).send().await?;
-                let mut body = Vec::new();
-                // No honest answer is longer; what is cut off here is no JSON below.
-                while body.len() < 1_000_000
-                    && let Some(chunk) = response.chunk().await?
-                {
-                    body.extend_from_slice(&chunk);
+            let (status, answer): (u16, Value) = loop {
+                let grant = [
+                    ("client_id", settings.client_id.as_str()),
+                    ("client_secret", &settings.client_credential),
+                    ("grant_type", "refresh_token"),
+                    ("refresh_token", held_refresh_token["secret"].as_str().unwrap_or_default()),
+                    ("scope", scope),
+                    ("client_info", "1"),
+                    ("claims", r#"{"access_token":{"xms_cc":{"values":["cp1"]}}}"#),
+                ];
+                let sent = async {
+                    let mut response = http.post(token_endpoint).form(&grant).send().await?;
+                    let mut body = Vec::new();
+                    // No honest answer is longer; what is cut off here is no JSON below.
+                    while body.len() < 1_000_000
+                        && let Some(chunk) = response.chunk().await?
+                    {
+                        body.extend_from_slice(&chunk);
+                    }
+                    Ok::<_, reqwest::Error>((
+                        response.status().as_u16(),
+                        serde_json::from_slice(&body).unwrap_or_default(),
+                    ))
+                };
+                // No answer counts as what a proxy in between would have said.
+                let (status, answer): (u16, Value) = sent.await.unwrap_or_else(|err| {
+                    warn!("no answer from the token endpoint: {err:?}");
+                    (if err.is_timeout() { 504 } else { 502 }, Value::Null)
+                });
+                // What is wrong with this refresh token (RFC 6749 section 5.2) need not be wrong with an older one.
+                match refresh_tokens.next() {
+                    Some(older) if answer["error"] == "invalid_grant" => held_refresh_token = older,
+                    _ => break (status, answer),
                 }
-                Ok::<_, reqwest::Error>((response.status().as_u16(), serde_json::from_slice(&body).unwrap_or_default()))
             };
-            // No answer counts as what a proxy in between would have said.
-            let (status, answer): (u16, Value) = sent.await.unwrap_or_else(|err| {
-                warn!("no answer from the token endpoint: {err:?}");
-                (if err.is_timeout() { 504 } else { 502 }, Value::Null)
-            });
             match (status, answer["error"].as_str()) {
                 (200, None)
                     if answer["access_token"].is_string()
@@ -172,8 +189,10 @@ pub async fn graph(
                     let mut target: Vec<&str> = answer["scope"].as_str().unwrap_or(scope).split_whitespace().collect();
                     target.sort_unstable();
                     let target = target.join(" ");
-                    let seconds =
-                        |field: &str| answer[field].as_i64().or_else(|| answer[field].as_str()?.trim().parse().ok());
+                    let seconds = |field: &str| {
+                        let number = answer[field].as_f64().map(|seconds| seconds as i64);
+                        number.or_else(|| answer[field].as_str()?.trim().parse().ok())
+                    };
                     let expires_in = seconds("expires_in")
                         .or_else(|| Some(seconds("expires_on")?.saturating_sub(now)))
                         .unwrap_or(600);
@@ -210,7 +229,7 @@ pub async fn graph(
                         });
                     }
                     // `foci` is there for Microsoft's own apps, which share their refresh tokens with their family.
-                    let family = answer["foci"].as_str();
+                    let family = answer.get("foci");
                     if answer["refresh_token"].is_string() {
                         // A refresh token is for all scopes: a new one takes the place of the one held, whatever the
                         // target of the answer.
@@ -224,7 +243,7 @@ pub async fn graph(
                                 "target": target,
                             });
                             if let Some(family) = family {
-                                refresh_token["family_id"] = family.into();
+                                refresh_token["family_id"] = family.clone();
                             }
                         }
                         refresh_token["secret"] = answer["refresh_token"].clone();
@@ -236,7 +255,7 @@ pub async fn graph(
                     }
                     let mut app_metadata = json!({ "client_id": client_id, "environment": environment });
                     if let Some(family) = family {
-                        app_metadata["family_id"] = family.into();
+                        app_metadata["family_id"] = family.clone();
                     }
                     token_cache["AppMetadata"][format!("appmetadata-{environment}-{client_id}")] = app_metadata;
                     // </ms_docref_cache_tokens>
