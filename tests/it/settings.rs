@@ -485,7 +485,7 @@ async fn metadata_of_another_issuer_is_refused() {
         format!("{origin}/{guid}/v2.0?a"),
         format!("{origin}/{{tenant}}/v2.0"),
         format!("https://login.demo.invalid/{guid}/v2.0"),
-        format!("https://login.demo.invalid/{{tenantid}}/v2.0"),
+        "https://login.demo.invalid/{tenantid}/v2.0".to_owned(),
         format!("https://contoso.ciamlogin.com/{guid}/v2.0"),
         "not a URL".to_owned(),
     ];
