@@ -7,5 +7,6 @@ mod harness;
 mod platform;
 
 mod demo_tenant;
+mod msal;
 mod refusals;
 mod settings;
