@@ -153,7 +153,10 @@ pub async fn graph(
                 });
                 // What is wrong with this refresh token (RFC 6749 section 5.2) need not be wrong with an older one.
                 match refresh_tokens.next() {
-                    Some(older) if answer["error"] == "invalid_grant" => held_refresh_token = older,
+                    Some(older) if answer["error"] == "invalid_grant" => {
+                        warn!("the token endpoint refused the newest refresh token: trying the one before it");
+                        held_refresh_token = older;
+                    }
                     _ => break (status, answer),
                 }
             };

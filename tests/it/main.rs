@@ -10,3 +10,4 @@ mod demo_tenant;
 mod msal;
 mod refusals;
 mod settings;
+mod token_cache;

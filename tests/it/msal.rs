@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::harness::*;
 use crate::platform::*;
+use crate::token_cache::*;
 
 /// MSAL for Python, in a process of its own (msal_bridge.py).
 struct Msal {
@@ -506,4 +507,25 @@ async fn what_msal_wrote_serves_is_refreshed_and_read_by_msal_again() {
     assert_eq!(done.results[0]["access_token"], entry["secret"]);
     assert_ne!(entry["secret"], tokens["access_token"]);
     assert_eq!(done.sent, Vec::<Value>::new());
+}
+
+#[tokio::test]
+#[ignore = "needs Python with msal: python3 -m venv target/msal-venv && target/msal-venv/bin/pip install msal"]
+async fn msal_uses_the_cache_as_this_app_does() {
+    let mut msal = Msal::start();
+    let platform = Platform::start().await;
+    let app = platform.app(&[]).await;
+    platform.sign_in(&app, &app.browser(), "/graph").await;
+    let signed_in = app.token_cache();
+    let held = only(&mut signed_in.clone(), "RefreshToken")["secret"].clone();
+    for Situation { name, edit, tried } in SITUATIONS {
+        let mut cache = signed_in.clone();
+        let at = time(access_token(&cache), "cached_at");
+        edit(&mut cache, at);
+        let user = json!({ "local_account_id": "9b1f4c68-oid-of-the-user" });
+        let done = msal.run(&platform, &cache, at, &["acquire_token_silent"], user);
+        let sent = done.refresh_tokens().into_iter().map(|token| if held == token { "held" } else { token });
+        assert_eq!(sent.collect::<Vec<_>>(), *tried, "{name}");
+        assert!(done.results[0]["access_token"].is_string(), "{name}: {}", done.results[0]);
+    }
 }
