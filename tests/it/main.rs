@@ -9,3 +9,4 @@ mod platform;
 mod demo_tenant;
 mod refusals;
 mod settings;
+mod trouble;
