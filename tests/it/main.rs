@@ -11,3 +11,4 @@ mod msal;
 mod refusals;
 mod settings;
 mod token_cache;
+mod trouble;

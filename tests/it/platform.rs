@@ -12,6 +12,7 @@ use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
 use base64::prelude::*;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
 use url::{Url, form_urlencoded};
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};
@@ -120,17 +121,40 @@ impl Platform {
 
     /// The app, with this platform and these settings.
     pub async fn app(&self, settings: &[(&str, &str)]) -> App {
-        let (authority, endpoint) = (self.authority(), self.endpoint());
-        let mut all = vec![
-            ("CLIENT_ID", CLIENT_ID),
-            ("CLIENT_CREDENTIAL", CLIENT_SECRET),
-            ("AUTHORITY", authority.as_str()),
-            ("ENDPOINT", endpoint.as_str()),
-        ];
+        self.app_in(Arc::new(folder()), settings).await
+    }
+
+    /// The app in a folder that another one may have used before, with this platform and these settings.
+    pub async fn app_in(&self, folder: Arc<TempDir>, settings: &[(&str, &str)]) -> App {
+        let ours = self.settings();
+        let mut all: Vec<_> = ours.iter().map(|(key, value)| (*key, value.as_str())).collect();
         all.extend_from_slice(settings);
-        let app = App::start(&all).await;
+        let app = App::start_in(folder, &all).await;
         self.state.secrets.lock().unwrap().push(app.secrets());
         app
+    }
+
+    /// An app registration's settings at this platform.
+    pub fn settings(&self) -> [(&'static str, String); 4] {
+        [
+            ("CLIENT_ID", CLIENT_ID.to_owned()),
+            ("CLIENT_CREDENTIAL", CLIENT_SECRET.to_owned()),
+            ("AUTHORITY", self.authority()),
+            ("ENDPOINT", self.endpoint()),
+        ]
+    }
+
+    /// Starts the app with these settings too; it must give up with exit code 2. Returns what it wrote to stderr.
+    pub async fn refused_by_the_app(&self, settings: &[(&str, &str)]) -> String {
+        let folder = folder();
+        let ours = self.settings();
+        let ours: Vec<_> = ours.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        let mut command = tokio::process::Command::from(command(folder.path(), &ours));
+        let output = command.env("PORT", "0").envs(settings.iter().copied()).kill_on_drop(true).output();
+        let output = tokio::time::timeout(PATIENCE, output).await.expect("the app goes on").unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        stderr
     }
 
     /// For the setting AUTHORITY.
