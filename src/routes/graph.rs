@@ -148,6 +148,7 @@ pub async fn graph(
                 if answer["error"] != "invalid_grant" || refresh_tokens.is_empty() {
                     break (held_refresh_token, status, answer);
                 }
+                warn!("the token endpoint refused the newest refresh token: trying the one before it");
             };
             let (error, description) = (answer["error"].as_str(), answer["error_description"].as_str().unwrap_or("-"));
             let is_bearer = answer["token_type"].as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("Bearer"));

@@ -8,7 +8,10 @@ mod platform;
 
 mod demo_tenant;
 mod markers;
+mod msal;
 mod paste;
 mod readme;
 mod refusals;
 mod settings;
+mod token_cache;
+mod trouble;

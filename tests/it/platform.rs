@@ -144,13 +144,13 @@ impl Platform {
         ]
     }
 
-    /// Starts the app, which must give up with exit code 2, and returns what it wrote to stderr.
-    pub async fn refused_by_the_app(&self) -> String {
+    /// Starts the app with these settings too; it must give up with exit code 2. Returns what it wrote to stderr.
+    pub async fn refused_by_the_app(&self, settings: &[(&str, &str)]) -> String {
         let folder = folder();
-        let settings = self.settings();
-        let settings: Vec<_> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
-        let mut command = tokio::process::Command::from(command(folder.path(), &settings));
-        let output = command.env("PORT", "0").kill_on_drop(true).output();
+        let ours = self.settings();
+        let ours: Vec<_> = ours.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        let mut command = tokio::process::Command::from(command(folder.path(), &ours));
+        let output = command.env("PORT", "0").envs(settings.iter().copied()).kill_on_drop(true).output();
         let output = tokio::time::timeout(PATIENCE, output).await.expect("the app goes on").unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{stderr}");
@@ -206,15 +206,15 @@ impl Platform {
     }
 }
 
+/// Whatever tenant or policy the path begins with: what else is in it is the same at all of them.
 fn endpoint_of(request: &Request) -> Option<Endpoint> {
-    let path = request.url.path();
-    match path.strip_prefix(&format!("/{TENANT_ID}")).unwrap_or(path) {
-        "/v2.0/.well-known/openid-configuration" => Some(Endpoint::Metadata),
-        "/discovery/v2.0/keys" => Some(Endpoint::Keys),
-        "/oauth2/v2.0/token" => Some(Endpoint::Token),
-        "/v1.0/me" => Some(Endpoint::Graph),
-        _ => None,
-    }
+    let endpoints = [
+        ("/v2.0/.well-known/openid-configuration", Endpoint::Metadata),
+        ("/discovery/v2.0/keys", Endpoint::Keys),
+        ("/oauth2/v2.0/token", Endpoint::Token),
+        ("/v1.0/me", Endpoint::Graph),
+    ];
+    endpoints.into_iter().find(|(path, _)| request.url.path().ends_with(path)).map(|(_, endpoint)| endpoint)
 }
 
 fn form_of(request: &Request) -> HashMap<String, String> {

@@ -9,10 +9,10 @@ use crate::platform::Endpoint::{Graph, Keys, Metadata, Token};
 use crate::platform::*;
 
 /// The pages that need a sign-in.
-const PROTECTED: [&str; 2] = ["/graph", "/admin"];
+pub const PROTECTED: [&str; 2] = ["/graph", "/admin"];
 
 /// After a refusal nobody is signed in, nothing is cached, and ENDPOINT was not called.
-async fn assert_nobody_is_in(platform: &Platform, app: &App, browser: &Browser) {
+pub async fn assert_nobody_is_in(platform: &Platform, app: &App, browser: &Browser) {
     for file in app.session_files() {
         let session: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
         let keys: Vec<_> = session.as_object().unwrap().keys().collect();
@@ -999,7 +999,7 @@ async fn the_way_back_keeps_path_and_query() {
 async fn refuses_metadata(says: &str, mut edit: impl FnMut(&mut Value) + Send + 'static) {
     let platform = Platform::start().await;
     platform.on(Metadata, move |answer| edit(&mut answer.json));
-    let stderr = platform.refused_by_the_app().await;
+    let stderr = platform.refused_by_the_app(&[]).await;
     assert!(stderr.contains("AUTHORITY = ") && stderr.contains(says) && stderr.lines().count() == 1, "{stderr}");
     assert_eq!(platform.requests(Metadata).await.len(), 1);
 }
