@@ -18,7 +18,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, get_current_timestamp};
 use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 use tracing::{info, warn};
 use url::{Url, form_urlencoded};
 
@@ -168,8 +168,9 @@ pub async fn authorized(
     // Keys change without notice: if none of those at hand can have signed the token, new ones are fetched, once.
     let mut verified = None;
     for attempt in 0..2 {
-        // However many sign-ins wait here, one of them fetches the keys.
-        let Ok(mut signing_keys) = timeout(Duration::from_secs(15), SIGNING_KEYS.lock()).await else {
+        // However many sign-ins wait here, one of them fetches the keys, and none waits more than 15 seconds.
+        let deadline = Instant::now() + Duration::from_secs(15);
+        let Ok(mut signing_keys) = timeout_at(deadline.into(), SIGNING_KEYS.lock()).await else {
             return Err(ErrorGatewayTimeout("The identity platform did not answer in time. Try again."));
         };
         let is_fresh = |(fetched, _): &(Instant, _)| {
@@ -179,7 +180,8 @@ pub async fn authorized(
             info!("fetching the identity platform's signing keys");
             let jwks_uri = settings.openid_metadata["jwks_uri"].as_str().unwrap_or_default();
             let sent = async {
-                let mut response = http.get(jwks_uri).send().await?;
+                let time_left = deadline.saturating_duration_since(Instant::now());
+                let mut response = http.get(jwks_uri).timeout(time_left).send().await?;
                 let mut body = Vec::new();
                 while let Some(chunk) = response.chunk().await?.filter(|_| body.len() < 1_000_000) {
                     body.extend_from_slice(&chunk);

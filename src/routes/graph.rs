@@ -1,5 +1,6 @@
 //! `GET /graph`: for any signed-in user. Calls Microsoft Graph as that user and shows what it answers.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use actix_session::Session;
@@ -88,9 +89,10 @@ pub async fn graph(
             .unwrap_or_default();
         let cached_access_token = cached["secret"].as_str().unwrap_or_default().to_owned();
         let cached_expires_in = time(&cached, "expires_on").unwrap_or(0).saturating_sub(now);
-        // The identity platform may send a new refresh token with each access token: the newest comes last.
+        // The identity platform may send a new refresh token with each access token: the newest comes first.
         let mut refresh_tokens: Vec<Value> = entries("RefreshToken").filter(is_of_account).cloned().collect();
-        refresh_tokens.sort_by_key(|entry| time(entry, "last_modification_time"));
+        refresh_tokens.sort_by_key(|entry| Reverse(time(entry, "last_modification_time")));
+        let mut refresh_tokens = refresh_tokens.into_iter();
         // A sign-in that answered a challenge is noted in `user`, for one visit. If that very visit is challenged again,
         // another sign-in would only be the next turn of a loop.
         let challenge_answered = !user["claims_challenge"].is_null();
@@ -111,7 +113,7 @@ pub async fn graph(
             scopes.sort_unstable();
             let scope = &scopes.join(" ");
             let (held_refresh_token, status, answer) = loop {
-                let Some(held_refresh_token) = refresh_tokens.pop() else {
+                let Some(held_refresh_token) = refresh_tokens.next() else {
                     if cached_expires_in > 0 {
                         info!("access token found in the cache, {cached_expires_in} s left, and no refresh token");
                         break 'acquired (cached_access_token, cached_expires_in);
@@ -145,7 +147,7 @@ pub async fn graph(
                     (if err.is_timeout() { 504 } else { 502 }, Value::Null)
                 });
                 // What is wrong with this refresh token (RFC 6749 section 5.2) need not be wrong with an older one.
-                if answer["error"] != "invalid_grant" || refresh_tokens.is_empty() {
+                if answer["error"] != "invalid_grant" || refresh_tokens.len() == 0 {
                     break (held_refresh_token, status, answer);
                 }
                 warn!("the token endpoint refused the newest refresh token: trying the one before it");
@@ -304,7 +306,8 @@ pub async fn graph(
         let claims_challenge = (challenges.iter())
             .flat_map(|challenges| http_auth::parse_challenges(challenges.to_str().unwrap_or("")).unwrap_or_default())
             .filter(|challenge| challenge.scheme.eq_ignore_ascii_case("Bearer"))
-            .map(|challenge| challenge.params.into_iter().map(|(name, value)| (name, value.to_unescaped())).collect())
+            .map(|challenge| challenge.params.into_iter())
+            .map(|params| params.map(|(name, value)| (name.to_ascii_lowercase(), value.to_unescaped())).collect())
             .filter(|params: &HashMap<_, _>| params.get("error").is_some_and(|error| error == "insufficient_claims"))
             .filter_map(|params| STANDARD_NO_PAD.decode(params.get("claims")?.trim_end_matches('=')).ok())
             .find_map(|json| serde_json::from_slice::<Value>(&json).ok().filter(Value::is_object));
