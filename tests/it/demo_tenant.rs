@@ -664,10 +664,21 @@ async fn each_refresh_uses_the_newest_refresh_token() {
         entry["last_modification_time"] = (newest - age).to_string().into();
         app.edit_token_cache(|token_cache| token_cache["RefreshToken"]["a-other"] = entry);
     };
+    let refused = || app.log().matches("demo tenant: refused, invalid_grant").count();
     add("an-old-refresh-token", 10);
     assert_eq!(browser.get(app.at("/graph")).await.status, 200);
+    assert_eq!(refused(), 0);
+    // A newer one is tried first. Refused, it leaves the turn to the older one.
     app.edit_token_cache(|cache| _ = cache["RefreshToken"].as_object_mut().unwrap().shift_remove("a-other"));
     add("a-new-refresh-token", -10);
+    assert_eq!(browser.get(app.at("/graph")).await.status, 200);
+    assert_eq!(refused(), 1);
+    // With none that is any good, the user signs in again.
+    app.edit_token_cache(|token_cache| {
+        for entry in token_cache["RefreshToken"].as_object_mut().unwrap().values_mut() {
+            entry["secret"] = "not-a-refresh-token-of-this-tenant".into();
+        }
+    });
     let page = browser.get(app.at("/graph")).await;
     assert_eq!(page.status, 302);
     assert!(app.log().contains("the token endpoint refused the refresh token, invalid_grant"));
@@ -933,7 +944,7 @@ async fn the_demo_tenants_token_endpoint_refuses_wrong_clients() {
     }
     // None of that has used the code up: the app is let in with it.
     assert_eq!(browser.get(callback.location()).await.status, 302);
-    assert_eq!(browser.get(&token_endpoint).await.status, 404);
+    assert_eq!(browser.get(&token_endpoint).await.status, 405);
 }
 
 #[tokio::test]
@@ -961,7 +972,7 @@ async fn the_demo_tenants_token_endpoint_refuses_wrong_codes() {
     let callback = browser.choose(&app, "/graph", ADA_WITH_THE_ROLE).await;
     let unknown = callback.location().replace("code=", "code=x");
     browser.get(unknown).await.assert_error_page(400);
-    assert!(app.log().contains(r#"AADSTS9002313: "The code is unknown"#));
+    assert!(app.log().contains(r#"AADSTS70000: "code is unknown"#));
     browser.get(app.at("/logout")).await;
 
     // A code is used once: the same browser comes back with the same session as before, as no browser would.
