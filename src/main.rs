@@ -7,8 +7,8 @@ use std::net::{TcpListener, ToSocketAddrs as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use actix_session::SessionMiddleware;
 use actix_session::config::BrowserSession;
+use actix_session::{SessionExt as _, SessionMiddleware};
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::cookie::{Key, SameSite};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -330,8 +330,12 @@ async fn present(
         }
     }
 
-    let error_page = |status: StatusCode, message: Option<String>| {
+    let error_page = |status: StatusCode, message: Option<String>, user: Value| {
         let mut context = Context::new();
+        let claims = &user["id_token_claims"];
+        if let Some(user_name) = claims["name"].as_str().or(claims["preferred_username"].as_str()) {
+            context.insert("user_name", user_name);
+        }
         context.insert("status", &status.as_u16());
         context.insert("reason", status.canonical_reason().unwrap_or("Error"));
         if let Some(message) = message {
@@ -356,7 +360,9 @@ async fn present(
                     }
                     message
                 });
-                let page = error_page(status, message);
+                // An error page, too, says who is signed in and offers to sign out.
+                let user = response.request().get_session().get::<Value>("user").ok().flatten();
+                let page = error_page(status, message, user.unwrap_or_default());
                 response.map_body(|head, _| {
                     head.headers_mut()
                         .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
@@ -375,6 +381,7 @@ async fn present(
             let page = error_page(
                 status,
                 Some("The sessions of this app are out of order. Try again in a minute.".to_owned()),
+                Value::Null,
             );
             let mut response = HttpResponse::build(status).content_type(header::ContentType::html()).body(page);
             add_headers(response.headers_mut());

@@ -5,5 +5,6 @@
 
 mod harness;
 
+mod browser;
 mod demo_tenant;
 mod settings;
