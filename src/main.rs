@@ -7,8 +7,8 @@ use std::net::{TcpListener, ToSocketAddrs as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use actix_session::SessionMiddleware;
 use actix_session::config::BrowserSession;
-use actix_session::{SessionExt as _, SessionMiddleware};
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::cookie::{Key, SameSite};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -116,6 +116,9 @@ async fn run() -> Result<(), Vec<String>> {
                 .map_err(|err| vec![format!("the demo tenant cannot start: {err}")])?;
         actix_web::rt::spawn(tenant.server);
         info!("no app registration in the settings: using the demo tenant {}", tenant.authority);
+        info!(
+            "it runs on this computer, with two invented users and no passwords; README.md says how to use a real one"
+        );
         templates.global_context().insert("demo_tenant", &tenant.authority);
         settings.client_id = tenant.client_id;
         settings.client_credential = tenant.client_credential;
@@ -203,6 +206,7 @@ async fn run() -> Result<(), Vec<String>> {
             )]);
         }
     }
+    info!("OpenID metadata loaded; the app registration must have the redirect URI {}", settings.redirect_uri);
     // </ms_docref_openid_metadata>
 
     let is_https = settings.redirect_uri.starts_with("https:");
@@ -330,12 +334,8 @@ async fn present(
         }
     }
 
-    let error_page = |status: StatusCode, message: Option<String>, user: Value| {
+    let error_page = |status: StatusCode, message: Option<String>| {
         let mut context = Context::new();
-        let claims = &user["id_token_claims"];
-        if let Some(user_name) = claims["name"].as_str().or(claims["preferred_username"].as_str()) {
-            context.insert("user_name", user_name);
-        }
         context.insert("status", &status.as_u16());
         context.insert("reason", status.canonical_reason().unwrap_or("Error"));
         if let Some(message) = message {
@@ -360,9 +360,7 @@ async fn present(
                     }
                     message
                 });
-                // An error page, too, says who is signed in and offers to sign out.
-                let user = response.request().get_session().get::<Value>("user").ok().flatten();
-                let page = error_page(status, message, user.unwrap_or_default());
+                let page = error_page(status, message);
                 response.map_body(|head, _| {
                     head.headers_mut()
                         .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
@@ -381,7 +379,6 @@ async fn present(
             let page = error_page(
                 status,
                 Some("The sessions of this app are out of order. Try again in a minute.".to_owned()),
-                Value::Null,
             );
             let mut response = HttpResponse::build(status).content_type(header::ContentType::html()).body(page);
             add_headers(response.headers_mut());
