@@ -122,6 +122,9 @@ async fn run() -> Result<(), Vec<String>> {
             .map_err(|err| vec![format!("the demo tenant cannot start: {err}")])?;
         actix_web::rt::spawn(tenant.server);
         info!("no app registration in the settings: using the demo tenant {}", tenant.authority);
+        info!(
+            "it runs on this computer, with two invented users and no passwords; README.md says how to use a real one"
+        );
         templates.global_context().insert("demo_tenant", &tenant.authority);
         settings.client_id = tenant.client_id;
         settings.client_credential = tenant.client_credential;
@@ -209,6 +212,7 @@ async fn run() -> Result<(), Vec<String>> {
             )]);
         }
     }
+    info!("OpenID metadata loaded; the app registration must have the redirect URI {}", settings.redirect_uri);
     // </ms_docref_openid_metadata>
 
     let sessions = SessionStore::open(&settings).await.map_err(|reason| vec![reason])?;

@@ -56,7 +56,10 @@ pub async fn admin(
         let has_role = |roles: &Vec<Value>| roles.iter().any(|role| role == "admin");
         if !id_token_claims["roles"].as_array().is_some_and(has_role) {
             let roles = id_token_claims.get("roles").map_or("none".to_owned(), Value::to_string);
-            warn!("refused: user {:?} lacks the app role admin and has {roles:?}", id_token_claims["sub"].as_str());
+            warn!(
+                "refused: user {:?} lacks the app role admin and has {roles:?}",
+                id_token_claims["sub"].as_str().unwrap_or_default()
+            );
             return Err(ErrorForbidden(format!(
                 "User is missing a required role. The role needed is \"admin\"; the roles in the id token are {roles}. Assign \
                  the role in the Microsoft Entra admin center, under Enterprise applications > (this app) > Users and \

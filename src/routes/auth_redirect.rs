@@ -250,7 +250,10 @@ pub async fn authorized(
     ];
     if let Some((check, _)) = checks.iter().find(|(_, holds)| !holds) {
         warn!("refused: the id token fails the check of {check}");
-        return Err(ErrorUnauthorized(format!("The id token cannot be trusted: it fails the check of {check}.")));
+        let advice = if ["exp", "nbf", "iat"].contains(check) { " Is the clock of this computer right?" } else { "" };
+        return Err(ErrorUnauthorized(format!(
+            "The id token cannot be trusted: it fails the check of {check}.{advice}"
+        )));
     }
     info!("id token validated: signature, iss, aud, exp, nbf, iat, sub and nonce");
     // </ms_docref_validate_id_token>
@@ -373,7 +376,8 @@ pub async fn authorized(
     session.insert("user", user)?;
     session.insert("token_cache", token_cache.to_string())?;
     session.renew();
-    info!("signed in: {:?}", id_token_claims["sub"].as_str().unwrap_or_default());
+    info!("tokens cached, access token valid for {expires_in} s");
+    info!("signed in: {:?}, redirecting to the page asked for", id_token_claims["sub"].as_str().unwrap_or_default());
 
     // Back to the page asked for, which must be one of ours (RFC 9700 section 4.11: no open redirector). A second
     // slash, or the backslash that browsers take for one, would begin another host's name, even after a tab or line end,

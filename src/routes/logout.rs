@@ -25,7 +25,7 @@ pub async fn logout(session: Session, settings: Data<Settings>) -> Result<HttpRe
     let end_session_endpoint =
         settings.openid_metadata["end_session_endpoint"].as_str().filter(|_| settings.sso_logout);
     let Some(end_session_endpoint) = end_session_endpoint else {
-        info!("signed out here");
+        info!("signed out here; single sign-on goes on, as SSO_LOGOUT is false");
         return Ok(HttpResponse::Found().insert_header((LOCATION, "/")).finish());
     };
 

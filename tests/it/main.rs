@@ -6,6 +6,7 @@
 mod harness;
 mod platform;
 
+mod browser;
 mod demo_tenant;
 mod markers;
 mod msal;
