@@ -118,7 +118,7 @@ fn the_test_command_is_what_ci_runs() {
 #[tokio::test]
 #[ignore = "builds the app once more, as cargo run does"]
 async fn the_run_commands_start_the_app() {
-    let sections = section("## Try it without a tenant") + "\n" + &section("### 3. Run");
+    let sections = format!("{}\n{}", section("## Try it without a tenant"), section("### 3. Run"));
     let commands = code(&sections, "sh");
     assert_eq!(commands, ["cargo run", "DEMO_TOKEN_LIFETIME=310 cargo run", "cargo run"]);
     for run in &commands[..2] {
