@@ -124,7 +124,8 @@ pub async fn authorized(
         }
         (504, _) => return Err(ErrorGatewayTimeout("The identity platform did not answer in time. Try again.")),
         (400..=499, Some("invalid_grant")) => {
-            warn!("the token endpoint refused the code: {}", answer["error_description"]);
+            let description = answer["error_description"].as_str().unwrap_or_default();
+            warn!("the token endpoint refused the code: {description:?}");
             return Err(ErrorBadRequest(
                 "The identity platform did not accept the code of this sign-in. Sign in again.",
             ));
@@ -381,7 +382,7 @@ pub async fn authorized(
     session.insert("user", user)?;
     session.insert("token_cache", token_cache.to_string())?;
     session.renew();
-    info!("signed in: {}", id_token_claims["sub"]);
+    info!("signed in: {:?}", id_token_claims["sub"].as_str().unwrap_or_default());
 
     // Back to the page asked for, which must be one of ours (RFC 9700 section 4.11: no open redirector). A second
     // slash, or the backslash that browsers take for one, would begin another host's name, even after a tab or line end,

@@ -7,6 +7,7 @@ mod harness;
 mod platform;
 
 mod demo_tenant;
+mod input;
 mod refusals;
 mod settings;
 mod trouble;
