@@ -445,14 +445,18 @@ async fn any_session_gets_a_page(access_token_is_good: bool) {
     let file = app.session_files().remove(0);
     let session = app.session();
     let write = |session: &Value| fs::write(&file, session.to_string()).unwrap();
-    let mut sessions = variants(&session);
+    let mut sessions: Vec<(_, _, &[&str])> = Vec::new();
+    for (odd, session) in variants(&session) {
+        sessions.push((odd, session, &["/", "/graph", "/admin"]));
+    }
+    // Only one page looks into the token cache.
     for (odd, token_cache) in variants(&app.token_cache()) {
         let mut with_it = session.clone();
         with_it["token_cache"] = token_cache.to_string().into();
-        sessions.push((format!("token_cache{odd}"), with_it));
+        sessions.push((format!("token_cache{odd}"), with_it, &["/graph"]));
     }
-    for (odd, session) in &sessions {
-        for path in ["/", "/graph", "/admin"] {
+    for (odd, session, paths) in &sessions {
+        for path in *paths {
             write(session);
             // The same cookie each time, whatever the pages before have set.
             let page = raw(&app, &get(&app, path.as_bytes(), format!("Cookie: {cookie}\r\n").as_bytes())).await;
@@ -525,7 +529,8 @@ async fn any_token_answer_gets_a_page() {
                 let browser = app.browser();
                 let callback = platform.sign_in(&app, &browser, "/graph").await;
                 assert!([302, 401, 502].contains(&callback.status), "{shown}: {} {}", callback.status, callback.body);
-                all_pages_are_there(&app, &browser, &shown).await;
+                let page = browser.get(app.at("/graph")).await;
+                assert!([200, 302, 401, 502].contains(&page.status), "{shown}: {} {}", page.status, page.body);
             }
         }
     }
