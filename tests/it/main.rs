@@ -8,6 +8,7 @@ mod platform;
 
 mod browser;
 mod demo_tenant;
+mod input;
 mod markers;
 mod msal;
 mod paste;
