@@ -6,6 +6,7 @@
 mod harness;
 mod platform;
 
+mod authorities;
 mod demo_tenant;
 mod msal;
 mod refusals;
