@@ -7,6 +7,7 @@ mod harness;
 mod platform;
 
 mod browser;
+mod authorities;
 mod demo_tenant;
 mod input;
 mod markers;
