@@ -280,6 +280,11 @@ impl Browser {
         Self { client: client.unwrap(), secrets }
     }
 
+    /// Another one, with no cookies.
+    pub fn anew(&self) -> Self {
+        Self::new(self.secrets.clone())
+    }
+
     /// Follows a link.
     pub async fn get(&self, url: impl AsRef<str>) -> Page {
         self.send(self.client.get(url.as_ref())).await
@@ -292,10 +297,15 @@ impl Browser {
 
     /// Sends any request.
     pub async fn send(&self, request: RequestBuilder) -> Page {
-        let response = request.send().await.unwrap();
+        self.try_send(request).await.unwrap()
+    }
+
+    /// Sends any request to an app that may be gone.
+    pub async fn try_send(&self, request: RequestBuilder) -> reqwest::Result<Page> {
+        let response = request.send().await?;
         let status = response.status().as_u16();
         let headers = response.headers().clone();
-        let body = String::from_utf8_lossy(&response.bytes().await.unwrap()).into_owned();
+        let body = String::from_utf8_lossy(&response.bytes().await?).into_owned();
         let page = Page { status, headers, body };
         for cookie in page.cookies() {
             self.secrets.add(cookie.split_once('=').unwrap().1);
@@ -309,7 +319,7 @@ impl Browser {
                 }
             }
         }
-        page
+        Ok(page)
     }
 
     /// Signs in at the demo tenant on the way to a protected page, and returns that page.

@@ -7,5 +7,7 @@ mod harness;
 mod platform;
 
 mod demo_tenant;
+mod redis;
 mod refusals;
+mod sessions;
 mod settings;
