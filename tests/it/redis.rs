@@ -148,7 +148,7 @@ async fn a_redis_that_the_app_cannot_use_is_refused_at_start() {
 
     // One that only reads.
     let redis = RedisServer::start(&["--replicaof", "127.0.0.1 1", "--replica-read-only", "yes"]).await;
-    refused_at_start(&redis.address(), "\0", "READONLY");
+    refused_at_start(&redis.address(), "\0", "ReadOnly");
 }
 
 #[tokio::test]
