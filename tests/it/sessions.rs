@@ -210,10 +210,10 @@ async fn kill_9_during_500_sign_ins_loses_no_session() {
     let mut app = platform.app_in(folder.clone(), &[KEY]).await;
     let (new_url, url) = watch::channel(app.url.clone());
 
-    let begun = Arc::new(AtomicUsize::new(0));
+    let (begun, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let mut drivers = JoinSet::new();
     for _ in 0..12 {
-        let (platform, begun, mut url) = (platform.clone(), begun.clone(), url.clone());
+        let (platform, begun, answered, mut url) = (platform.clone(), begun.clone(), answered.clone(), url.clone());
         let browser = app.browser();
         drivers.spawn(async move {
             let mut done = Vec::new();
@@ -226,6 +226,7 @@ async fn kill_9_during_500_sign_ins_loses_no_session() {
                     }
                     timeout(PATIENCE, url.wait_for(|url| *url != base)).await.unwrap().unwrap();
                 }
+                answered.fetch_add(1, Ordering::Relaxed);
                 done.push(browser);
             }
             done
@@ -234,8 +235,10 @@ async fn kill_9_during_500_sign_ins_loses_no_session() {
     let (mut kills, mut unfinished) = (0, 0);
     let mut browsers = Vec::new();
     while !drivers.is_empty() {
-        // At whatever it is doing.
-        sleep(Duration::from_millis(rand::random_range(20..250))).await;
+        // After some sign-ins more, and at whatever it is doing then.
+        let enough = answered.load(Ordering::Relaxed) + rand::random_range(1..25);
+        until("sign-ins", || answered.load(Ordering::Relaxed) >= enough.min(SIGN_INS)).await;
+        sleep(Duration::from_millis(rand::random_range(0..20))).await;
         app.kill();
         kills += 1;
         for file in files_in(&sessions_of(&app)) {
