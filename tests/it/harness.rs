@@ -277,8 +277,9 @@ impl Page {
 impl Browser {
     fn new(secrets: Secrets) -> Self {
         let client = Client::builder().cookie_store(true).redirect(Policy::none()).no_proxy().timeout(PATIENCE);
-        // To read the machine's certificates takes 50 ms, and nothing here is https.
-        Self { client: client.tls_certs_only([]).build().unwrap(), secrets }
+        // The app closes connections that idle for 5 s; to read the machine's certificates takes 50 ms, for nothing.
+        let client = client.pool_idle_timeout(Duration::from_secs(1)).tls_certs_only([]);
+        Self { client: client.build().unwrap(), secrets }
     }
 
     /// Another one, with no cookies.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use reqwest::redirect::Policy;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, watch};
@@ -236,7 +237,7 @@ async fn kill_9_during_500_sign_ins_loses_no_session() {
     let mut browsers = Vec::new();
     while !drivers.is_empty() {
         // After some sign-ins more, and at whatever it is doing then.
-        let enough = answered.load(Ordering::Relaxed) + rand::random_range(1..25);
+        let enough = answered.load(Ordering::Relaxed) + rand::random_range(1..35);
         until("sign-ins", || answered.load(Ordering::Relaxed) >= enough.min(SIGN_INS)).await;
         sleep(Duration::from_millis(rand::random_range(0..20))).await;
         app.kill();
@@ -546,22 +547,18 @@ async fn a_session_that_nobody_signs_in_to_ends_after_ten_minutes() {
 async fn ten_thousand_visits_without_a_cookie_leave_nothing_behind() {
     const VISITS: usize = 10_000;
     let app = Arc::new(App::start(&[("PERMANENT_SESSION_LIFETIME", "3")]).await);
-    let (begun, slowest) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let begun = Arc::new(AtomicUsize::new(0));
     let mut visitors = JoinSet::new();
     for _ in 0..16 {
-        let (app, begun, slowest) = (app.clone(), begun.clone(), slowest.clone());
+        let (app, begun) = (app.clone(), begun.clone());
         visitors.spawn(async move {
             // Without a cookie jar.
-            let client =
-                reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+            let client = reqwest::Client::builder().no_proxy().redirect(Policy::none()).tls_certs_only([]).build();
+            let client = client.unwrap();
             while begun.fetch_add(1, Ordering::Relaxed) < VISITS {
-                let started = Instant::now();
                 let response = client.get(app.at("/graph")).send().await.unwrap();
-                assert_eq!(
-                    (response.status().as_u16(), response.headers().get_all("set-cookie").iter().count()),
-                    (302, 1)
-                );
-                slowest.fetch_max(usize::try_from(started.elapsed().as_millis()).unwrap(), Ordering::Relaxed);
+                let cookies = response.headers().get_all("set-cookie").iter().count();
+                assert_eq!((response.status().as_u16(), cookies), (302, 1));
             }
         });
     }
@@ -572,10 +569,7 @@ async fn ten_thousand_visits_without_a_cookie_leave_nothing_behind() {
         .lines()
         .filter_map(|line| line.split_once("removed ")?.1.split_once(" expired sessions")?.0.parse::<usize>().ok())
         .sum();
-    let slowest = slowest.load(Ordering::Relaxed);
-    println!("{VISITS} visits, the slowest took {slowest} ms, {removed} sessions removed");
     assert_eq!(removed, VISITS);
-    assert!(slowest < 2000, "a request waited {slowest} ms");
 }
 
 /// Memory of a process, in KiB.
@@ -585,55 +579,58 @@ fn memory(app: &App) -> Option<usize> {
 }
 
 #[tokio::test]
-async fn a_hundred_thousand_sessions_on_disk_change_nothing() {
+async fn a_hundred_thousand_sessions_on_disk_change_nothing_and_sweeping_stalls_nobody() {
     const SESSIONS: usize = 100_000;
+    const ENDED: usize = 2_000;
     let folder = Arc::new(folder());
     let sessions = folder.path().join("sessions");
     fs::create_dir(&sessions).unwrap();
-    let session = json!({ "expires_on": now() + 86_400, "user": {}, "token_cache": "{}" }).to_string();
-    let text = session.clone();
-    let path = sessions.clone();
-    tokio::task::spawn_blocking(move || {
-        for number in 1..=SESSIONS {
-            fs::write(path.join(format!("{number:064x}.json")), &text).unwrap();
-        }
-        write_aged(&path.join(format!("{}.json", "f".repeat(64))), "{}", 10);
-    })
-    .await
-    .unwrap();
-
-    // As long as with none, but for a second; the machine may be busy with other things for a moment.
-    let mut costs = Vec::new();
-    let (few, many) = loop {
-        let started = Instant::now();
-        let few = App::start(&[]).await;
-        let with_few = started.elapsed();
-        let started = Instant::now();
-        let many = App::start_in(folder.clone(), &[]).await;
-        costs.push(started.elapsed().saturating_sub(with_few));
-        if costs.last() < Some(&Duration::from_secs(1)) {
-            break (few, many);
-        }
-        assert!(costs.len() < 5, "start-up takes longer by {costs:?}");
-    };
-    // While the sweep at start is under way, and then when it has been everywhere.
-    let mut grown = Vec::new();
-    for _ in 0..2 {
-        for app in [&few, &many] {
-            let browser = app.browser();
-            assert_eq!(browser.sign_in(app, "/graph", ADA_WITH_THE_ROLE).await.status, 200);
-            for _ in 0..50 {
-                assert_eq!(user_of(&browser.get(app.at("/")).await), Some("Ada Example"));
-            }
-        }
-        if let (Some(few), Some(many)) = (memory(&few), memory(&many)) {
-            grown.push(many.saturating_sub(few));
-        }
-        until("the sweep", || many.log().contains("removed 1 expired sessions")).await;
+    let session = |ends_in: i64| json!({ "expires_on": now() + ends_in, "user": {}, "token_cache": "{}" }).to_string();
+    let path = |number: usize| sessions.join(format!("{number:064x}.json"));
+    for number in 1..=ENDED {
+        fs::write(path(number), session(-1)).unwrap();
     }
-    assert_eq!(many.session_files().len(), SESSIONS + 2);
-    println!("{SESSIONS} sessions: start-up takes longer by {costs:?}, memory more by {grown:?} KiB");
-    assert!(grown.iter().all(|kib| *kib < 16 << 10), "memory grew by {grown:?} KiB");
+    // Links, because files take long; a file system allows only so many to one file.
+    for number in ENDED + 1..=SESSIONS {
+        let of = number - number % 20_000;
+        if number % 20_000 == 0 || number == ENDED + 1 {
+            fs::write(path(number), session(86_400)).unwrap();
+        } else {
+            fs::hard_link(path(of.max(ENDED + 1)), path(number)).unwrap();
+        }
+    }
+
+    // Until it serves, compared with an app that has no sessions: the machine may be busy with other things.
+    let started = Instant::now();
+    let few = App::start(&[]).await;
+    let start_up_with_none = started.elapsed();
+    let started = Instant::now();
+    let many = App::start_in(folder.clone(), &[]).await;
+    let start_up = started.elapsed();
+    // A sign-in replaces a session, so it must wait for whoever holds the store.
+    let mut sign_ins = 0;
+    while !many.log().contains(&format!("removed {ENDED} expired sessions")) {
+        assert_eq!(many.browser().sign_in(&many, "/graph", ADA_WITH_THE_ROLE).await.status, 200);
+        sign_ins += 1;
+        assert!(started.elapsed() < PATIENCE * 2, "the sweep does not end");
+    }
+    assert!(sign_ins >= 5, "the sweep let only {sign_ins} sign-ins pass");
+    for app in [&few, &many] {
+        let browser = app.browser();
+        assert_eq!(browser.sign_in(app, "/graph", ADA_WITH_THE_ROLE).await.status, 200);
+        for _ in 0..50 {
+            assert_eq!(user_of(&browser.get(app.at("/")).await), Some("Ada Example"));
+        }
+    }
+    assert_eq!(many.session_files().len(), SESSIONS - ENDED + sign_ins + 1);
+    println!(
+        "{SESSIONS} sessions: start-up in {start_up:?}, with none {start_up_with_none:?}; {sign_ins} sign-ins during a sweep"
+    );
+    assert!(start_up < start_up_with_none + Duration::from_secs(1), "{start_up:?}, with none {start_up_with_none:?}");
+    if let (Some(few), Some(many)) = (memory(&few), memory(&many)) {
+        println!("memory: {many} KiB, with few sessions {few} KiB");
+        assert!(many < few + (16 << 10), "memory: {many} KiB, with few sessions {few} KiB");
+    }
 }
 
 #[tokio::test]
@@ -642,15 +639,14 @@ async fn two_hundred_browsers_at_once_see_their_own_name_and_no_5xx() {
     let app = Arc::new(App::start(&[]).await);
     let mut users = JoinSet::new();
     for number in 0..BROWSERS {
-        let app = app.clone();
+        let (app, browsers) = (app.clone(), [app.browser(), app.browser()]);
         users.spawn(async move {
             let (choice, name, other) = if number % 2 == 0 {
                 (ADA_WITH_THE_ROLE, "Ada Example", "Ben Example")
             } else {
                 (BEN_WITHOUT_ROLE, "Ben Example", "Ada Example")
             };
-            for _ in 0..2 {
-                let browser = app.browser();
+            for browser in browsers {
                 let graph = browser.sign_in(&app, "/graph", choice).await;
                 assert_eq!(graph.status, 200, "{}", graph.body);
                 assert!(graph.body.contains(choice) && !graph.body.contains(other));
