@@ -6,15 +6,17 @@
 mod harness;
 mod platform;
 
-mod browser;
 mod authorities;
+mod browser;
 mod demo_tenant;
 mod input;
 mod markers;
 mod msal;
 mod paste;
 mod readme;
+mod redis;
 mod refusals;
+mod sessions;
 mod settings;
 mod token_cache;
 mod trouble;
