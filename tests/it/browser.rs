@@ -72,6 +72,7 @@ impl Chromium {
                 "--no-proxy-server",
                 "--no-first-run",
                 "--disable-gpu",
+                "--hide-scrollbars",
                 "--disable-lcd-text",
                 "--disable-quic",
                 "--disable-background-networking",

@@ -7,4 +7,5 @@ mod harness;
 
 mod browser;
 mod demo_tenant;
+mod log_story;
 mod settings;
