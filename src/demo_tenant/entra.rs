@@ -23,6 +23,7 @@ use super::{CLIENT_ID, Grant, TENANT_ID, Tenant, USERS, User, guid, random, time
 /// The scopes there are: OpenID Connect's, and one delegated permission of Microsoft Graph, in short and full form.
 const SCOPES: [&str; 6] =
     ["openid", "profile", "email", "offline_access", "User.Read", "https://graph.microsoft.com/User.Read"];
+const NO_SUCH_CLIENT: &str = "No application in this tenant has this client_id. Look at CLIENT_ID and AUTHORITY.";
 const PROMPTS: [&str; 5] = ["", "none", "login", "select_account", "consent"];
 const SSO_COOKIE: &str = "demo-tenant-sso";
 
@@ -196,10 +197,10 @@ pub(super) async fn authorize(request: HttpRequest, tenant: web::Data<Tenant>, f
 fn recipient(tenant: &Tenant, query: &str) -> Result<Parameters, Value> {
     let parameters = Parameters::new(form_urlencoded::parse(query.as_bytes()).into_owned())?;
     let (client, uri) = (parameters.get("client_id"), parameters.get("redirect_uri"));
-    let not_registered = format!("The redirect URI '{uri}' is not registered.");
+    let not_registered = format!("The redirect URI '{uri}' is not registered. REDIRECT_URI must be the one that is.");
     check([
         (client.is_empty(), "invalid_request", 900144, "client_id is missing."),
-        (client != CLIENT_ID, "unauthorized_client", 700016, "No application has this client_id."),
+        (client != CLIENT_ID, "unauthorized_client", 700016, NO_SUCH_CLIENT),
         (uri.is_empty(), "invalid_request", 900971, "redirect_uri is missing."),
         // RFC 9700 section 4.1.3: compared as strings, to the last slash.
         (uri != tenant.redirect_uri, "invalid_request", 50011, &not_registered),
@@ -327,7 +328,7 @@ fn redeem(tenant: &Tenant, parameters: &Parameters) -> Result<(Grant, Option<Str
         (grant_type.is_empty(), "invalid_request", 900144, "grant_type is missing."),
         // The client's credential, in the body (RFC 6749 section 2.3.1).
         (client.is_empty(), "invalid_request", 900144, "client_id is missing."),
-        (client != CLIENT_ID, "unauthorized_client", 700016, "No application has this client_id."),
+        (client != CLIENT_ID, "unauthorized_client", 700016, NO_SUCH_CLIENT),
         (secret.is_empty(), "invalid_client", 7000218, "client_secret is missing."),
         (same_secret.is_err(), "invalid_client", 7000215, "client_secret is not the secret's value."),
         (parameters.claims_are_wrong(), "invalid_request", 9002313, "claims is not a JSON object."),
