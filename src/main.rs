@@ -167,7 +167,7 @@ async fn run() -> Result<(), Vec<String>> {
                 while let Some(source) = cause.source() {
                     cause = source;
                 }
-                format!("it cannot be reached: {cause}")
+                format!("it cannot be reached: {cause}; check its spelling and the network")
             }
         };
         if tries == 3 {

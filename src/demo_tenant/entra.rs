@@ -22,6 +22,7 @@ use super::{CLIENT_ID, Grant, TENANT_ID, Tenant, USERS, User, guid, has, random,
 
 /// OpenID Connect's, and one delegated permission of Microsoft Graph, in its short and its full form.
 const SCOPES: &str = "openid profile email offline_access User.Read https://graph.microsoft.com/User.Read";
+const NO_SUCH_CLIENT: &str = "No application of this tenant has this client_id. Look at CLIENT_ID and AUTHORITY.";
 const PROMPTS: [&str; 5] = ["", "none", "login", "select_account", "consent"];
 const SSO_COOKIE: &str = "demo-tenant-sso";
 
@@ -214,12 +215,13 @@ pub(super) async fn authorize(request: HttpRequest, tenant: web::Data<Tenant>, f
 
 fn check_client(tenant: &Tenant, asked: Parameters) -> Result<Parameters, Value> {
     let (client_id, uri) = (asked.get("client_id"), asked.get("redirect_uri"));
+    let not_registered = format!("redirect_uri '{uri}' is not registered. REDIRECT_URI must be the one that is.");
     check([
         (client_id.is_empty(), 900144, "client_id is missing."),
-        (client_id != CLIENT_ID, 700016, "No application of this tenant has this client_id."),
+        (client_id != CLIENT_ID, 700016, NO_SUCH_CLIENT),
         (uri.is_empty(), 900971, "redirect_uri is missing."),
         // RFC 9700 section 4.1.3: compared as strings, to the last slash.
-        (uri != tenant.redirect_uri, 50011, &format!("redirect_uri '{uri}' is not registered.")),
+        (uri != tenant.redirect_uri, 50011, &not_registered),
     ])?;
     Ok(asked)
 }
@@ -329,7 +331,7 @@ fn redeem(tenant: &Tenant, asked: &Parameters) -> Result<Grant, Value> {
         (asked.get("grant_type").is_empty(), 900144, "grant_type is missing."),
         // The client's credential, in the body (RFC 6749 section 2.3.1).
         (client_id.is_empty(), 900144, "client_id is missing."),
-        (client_id != CLIENT_ID, 700016, "No application of this tenant has this client_id."),
+        (client_id != CLIENT_ID, 700016, NO_SUCH_CLIENT),
         (secret.is_empty(), 7000218, "client_secret is missing."),
         (same_secret.is_err(), 7000215, "client_secret is wrong: it must be the value, not the ID."),
         (asked.claims_are_wrong(), 9002313, "claims is not a JSON object."),

@@ -10,6 +10,7 @@ mod authorities;
 mod browser;
 mod demo_tenant;
 mod input;
+mod log_story;
 mod markers;
 mod msal;
 mod paste;
