@@ -57,7 +57,7 @@ pub async fn admin(
         if !roles.is_some_and(|roles| roles.iter().any(|role| role == "admin")) {
             let roles = id_token_claims.get("roles").map_or_else(|| "none".to_owned(), Value::to_string);
             let sub = id_token_claims["sub"].as_str().unwrap_or_default();
-            warn!("403: the user {sub:?} lacks the app role admin and has {roles:?}");
+            warn!("403: the user {sub:?} lacks the app role admin, the roles in the id token are {roles:?}");
             return Err(ErrorForbidden(format!(
                 "User is missing a required role. The role needed is \"admin\"; the roles in the id token are {roles}. Assign the role \
                  in the Microsoft Entra admin center, under Enterprise applications > (this app) > Users and groups, then sign \

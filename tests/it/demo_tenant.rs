@@ -113,7 +113,7 @@ async fn the_home_page_shows_who_is_signed_in() {
         browser.sign_in(&app, "/graph", user).await;
         let home = browser.get(app.at("/")).await;
         assert_eq!(home.title(), "Home - Rust actix-web");
-        assert!(home.body.contains(&format!("Signed in as <strong>{name}</strong>")), "{}", home.body);
+        assert!(home.body.contains(&format!("Signed in as <strong><bdi>{name}</bdi></strong>")), "{}", home.body);
         assert!(home.body.contains(r#"href="/logout""#), "{}", home.body);
         assert_eq!(home.cookies(), [""; 0]);
     }
@@ -156,7 +156,7 @@ async fn the_user_with_the_role_sees_both_protected_pages() {
         for part in [
             H1,
             &format!("<h2>{title}</h2>"),
-            "Signed in as <strong>Ada Example</strong>",
+            "Signed in as <strong><bdi>Ada Example</bdi></strong>",
             r#"href="/graph""#,
             r#"href="/admin""#,
             r#"href="/logout""#,
@@ -194,7 +194,7 @@ async fn the_user_without_the_role_sees_the_graph_page_only() {
     assert!(!refused.body.contains("id_token_claims") && !refused.body.contains("tid"), "{}", refused.body);
     let graph = browser.get(app.at("/graph")).await;
     assert_eq!(graph.status, 200);
-    for part in ["Signed in as <strong>Ben Example</strong>", "ben@demo-tenant.example"] {
+    for part in ["Signed in as <strong><bdi>Ben Example</bdi></strong>", "ben@demo-tenant.example"] {
         assert!(graph.body.contains(part), "{part}: {}", graph.body);
     }
     assert!(!graph.body.contains("ada@"));
