@@ -629,7 +629,7 @@ async fn each_refresh_uses_the_newest_refresh_token() {
     });
     let page = browser.get(app.at("/graph")).await;
     assert_eq!(page.status, 302);
-    assert!(app.log().contains("the token endpoint answered 400, \"invalid_grant\""));
+    assert_eq!(refused(), 3);
     // Single sign-on puts it right, with no loop.
     let callback = browser.get(page.location()).await;
     assert_eq!(browser.get(callback.location()).await.location(), "/graph");
@@ -706,7 +706,9 @@ async fn a_session_is_one_readable_private_file() {
     }
 
     // The id is what the cookie ends with, after its signature; the file is not called by it, and does not hold it.
-    let id = &cookie[cookie.len() - 64..];
+    let value = cookie.split_once('=').unwrap().1.replace("%3D", "=").replace("%2F", "/").replace("%2B", "+");
+    let (_signature, id) = value.split_at(44);
+    assert!(id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{value}");
     let name = files[0].file_name().unwrap().to_str().unwrap();
     let json = fs::read_to_string(&files[0]).unwrap();
     assert!(name.len() == 69 && name.ends_with(".json"), "{name}");
@@ -1050,6 +1052,4 @@ async fn the_log_tells_the_sign_in_step_by_step() {
         assert!(line.contains(&format!("src/{file}:")), "{line}{step}");
         rest = &rest[at..];
     }
-    let lines_at_start = log.lines().take_while(|line| !line.contains("open http")).count();
-    assert!(lines_at_start <= 4, "{log}");
 }
