@@ -3,7 +3,7 @@
 
 // <ms_docref_import_modules>
 use std::io::{self, IsTerminal as _};
-use std::net::{TcpListener, ToSocketAddrs as _};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -79,10 +79,12 @@ async fn run() -> Result<(), Vec<String>> {
         .with_ansi(io::stdout().is_terminal());
     tracing_subscriber::registry().with(log).with(levels).init();
 
-    let sessions = SessionStore::open(&settings).await.map_err(|reason| vec![reason])?;
     let listeners = listen(&settings.listen_host, settings.port).map_err(|reason| vec![reason])?;
     let port = listeners[0].local_addr().map_or(settings.port, |address| address.port());
-    let address = format!("http://{}:{port}", settings.listen_host);
+    // In a URL an IPv6 address stands in brackets.
+    let host = settings.listen_host.trim_matches(['[', ']']);
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    let address = format!("http://{host}:{port}");
     if settings.redirect_uri.is_empty() {
         settings.redirect_uri = format!("{address}/auth/redirect");
     }
@@ -111,9 +113,13 @@ async fn run() -> Result<(), Vec<String>> {
 
     #[cfg(feature = "demo-tenant")]
     if settings.in_demo_tenant() {
-        let tenant =
-            demo_tenant::start(&settings.redirect_uri, port.saturating_add(1), settings.demo_token_lifetime.into())
-                .map_err(|err| vec![format!("the demo tenant cannot start: {err}")])?;
+        let listeners = listen("localhost", port.saturating_add(1)).or_else(|_| listen("localhost", 0));
+        let tenant = listeners
+            .and_then(|listeners| {
+                let token_lifetime = settings.demo_token_lifetime.into();
+                demo_tenant::start(listeners, &settings.redirect_uri, token_lifetime).map_err(|err| err.to_string())
+            })
+            .map_err(|err| vec![format!("the demo tenant cannot start: {err}")])?;
         actix_web::rt::spawn(tenant.server);
         info!("no app registration in the settings: using the demo tenant {}", tenant.authority);
         info!(
@@ -209,6 +215,7 @@ async fn run() -> Result<(), Vec<String>> {
     info!("OpenID metadata loaded; the app registration must have the redirect URI {}", settings.redirect_uri);
     // </ms_docref_openid_metadata>
 
+    let sessions = SessionStore::open(&settings).await.map_err(|reason| vec![reason])?;
     let is_https = settings.redirect_uri.starts_with("https:");
     let cookie_key = if settings.secret_key.is_empty() {
         info!("SECRET_KEY is empty: a key was made for this run, and a restart signs everyone out");
@@ -266,15 +273,16 @@ async fn run() -> Result<(), Vec<String>> {
 /// # Errors
 /// One line that names the setting and what to do.
 fn listen(host: &str, port: u16) -> Result<Vec<TcpListener>, String> {
-    let mut addresses: Vec<_> = match (host.trim_start_matches('[').trim_end_matches(']'), port).to_socket_addrs() {
-        Ok(addresses) => addresses.collect(),
-        Err(err) => {
-            return Err(format!("LISTEN_HOST = {host:?}: {err}; accepted is a name or address of this machine"));
+    let addresses: Vec<SocketAddr> = if host.eq_ignore_ascii_case("localhost") {
+        vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]
+    } else {
+        match (host.trim_matches(['[', ']']), port).to_socket_addrs() {
+            Ok(addresses) => addresses.collect(),
+            Err(err) => {
+                return Err(format!("LISTEN_HOST = {host:?}: {err}; accepted is a name or address of this machine"));
+            }
         }
     };
-    if host.eq_ignore_ascii_case("localhost") {
-        addresses = vec![([127, 0, 0, 1], port).into(), (std::net::Ipv6Addr::LOCALHOST, port).into()];
-    }
     // With PORT 0 the first address gets any free port, which may be taken on the second one.
     let mut tries = 0;
     'port: loop {

@@ -69,6 +69,7 @@ pub struct Settings {
     /// Whether signing out here ends the single sign-on session too.
     pub sso_logout: bool,
     /// Seconds that the demo tenant's access tokens are valid.
+    #[cfg_attr(not(feature = "demo-tenant"), allow(dead_code))]
     pub demo_token_lifetime: u32,
     /// AUTHORITY's OpenID metadata (OpenID Connect Discovery 1.0 section 3); main.rs asks for it once, at start.
     pub openid_metadata: Value,
@@ -82,16 +83,14 @@ impl Settings {
     pub fn load() -> Result<Self, Vec<String>> {
         let mut errors = Vec::new();
         let mut values = read_sources(&mut errors);
-        if !errors.is_empty() {
-            return Err(errors);
-        }
+        let all_are_there = errors.is_empty();
 
         // Takes one setting out of `values`, or adds the line that says what would be accepted.
         let mut take = |key: &str, accepted: &str, is_accepted: &dyn Fn(&str) -> bool| -> String {
-            let (value, source) = values.remove(key).unwrap_or_default();
+            // A missing one has its line already.
+            let Some((value, source)) = values.remove(key) else { return String::new() };
             if !is_accepted(&value) {
-                let shown = if SECRETS.contains(&key) { String::new() } else { format!(" = {value:?}") };
-                errors.push(format!("{key}{shown} ({source}): accepted is {accepted}"));
+                errors.push(wrong(key, &value, source, accepted));
             }
             value
         };
@@ -153,7 +152,10 @@ impl Settings {
             .unwrap_or_default(),
             openid_metadata: Value::Null,
         };
-        settings.check_together(&mut errors);
+        // With a misspelt or missing key, what is empty may be a consequence of that.
+        if all_are_there {
+            settings.check_together(&mut errors);
+        }
         if errors.is_empty() { Ok(settings) } else { Err(errors) }
     }
 
@@ -177,12 +179,14 @@ impl Settings {
                 "https://login.microsoftonline.com/ and the \"Directory (tenant) ID\" of the app registration's Overview page",
             ),
         ];
+        // An empty LISTEN_HOST has its line already.
+        let is_elsewhere = !self.listen_host.is_empty() && !is_loopback(&self.listen_host);
         if self.in_demo_tenant() {
             if cfg!(not(feature = "demo-tenant")) {
                 errors.push(
                     "CLIENT_ID, CLIENT_CREDENTIAL, AUTHORITY: this build has no demo tenant, give all three".into(),
                 );
-            } else if !is_loopback(&self.listen_host) {
+            } else if is_elsewhere {
                 errors.push(format!(
                     "LISTEN_HOST = {:?}: the demo tenant lets anyone in, so it runs on localhost, 127.0.0.1 or ::1 only; \
                      give CLIENT_ID, CLIENT_CREDENTIAL and AUTHORITY to listen elsewhere",
@@ -197,13 +201,13 @@ impl Settings {
                     ));
                 }
             }
-        }
-        if self.redirect_uri.is_empty() && !is_loopback(&self.listen_host) {
-            errors.push(format!(
-                "REDIRECT_URI is missing: with LISTEN_HOST = {:?} it cannot be guessed; accepted is the registered \
-                 https address with the path /auth/redirect",
-                self.listen_host
-            ));
+            if self.redirect_uri.is_empty() && is_elsewhere {
+                errors.push(format!(
+                    "REDIRECT_URI is missing: with LISTEN_HOST = {:?} it cannot be guessed; accepted is the registered \
+                     https address with the path /auth/redirect",
+                    self.listen_host
+                ));
+            }
         }
         if self.session_in_redis && self.secret_key.is_empty() {
             errors.push("SECRET_KEY is missing: with SESSION_TYPE = \"redis\" all processes need the same one".into());
@@ -214,14 +218,15 @@ impl Settings {
 /// Every key with its value and where that came from: the settings file, `.env`, the environment, the last one wins.
 fn read_sources(errors: &mut Vec<String>) -> BTreeMap<String, (String, &'static str)> {
     let mut values = BTreeMap::new();
-    let mut add = |key: String, value: Result<String, &str>, source, errors: &mut Vec<String>| {
+    // A value that is no text comes with what is accepted in its place.
+    let mut add = |key: String, value: Result<String, (String, &str)>, source, errors: &mut Vec<String>| {
         if !KEYS.contains(&key.as_str()) {
             errors.push(format!("{key:?} ({source}): unknown key; the keys are {}", KEYS.join(", ")));
             return;
         }
         match value {
             Ok(value) => _ = values.insert(key, (value, source)),
-            Err(accepted) => errors.push(format!("{key} ({source}): accepted is {accepted}")),
+            Err((value, accepted)) => errors.push(wrong(&key, &value, source, accepted)),
         }
     };
 
@@ -242,7 +247,7 @@ fn read_sources(errors: &mut Vec<String>) -> BTreeMap<String, (String, &'static 
                         toml::Value::String(text) => Ok(text),
                         toml::Value::Integer(number) => Ok(number.to_string()),
                         toml::Value::Boolean(truth) => Ok(truth.to_string()),
-                        _ => Err("a text in quotes, a whole number, true or false"),
+                        other => Err((format!("{other:?}"), "a text in quotes, a whole number, true or false")),
                     };
                     add(key, value, SETTINGS_FILE, errors);
                 }
@@ -267,10 +272,17 @@ fn read_sources(errors: &mut Vec<String>) -> BTreeMap<String, (String, &'static 
     }
     for key in KEYS {
         if let Some(value) = env::var_os(key) {
-            add(key.to_owned(), value.into_string().map_err(|_| "text in UTF-8"), "environment", errors);
+            let value = value.into_string().map_err(|value| (value.to_string_lossy().into_owned(), "text in UTF-8"));
+            add(key.to_owned(), value, "environment", errors);
         }
     }
     values
+}
+
+/// The line for a wrong value, which it shows if that is no secret.
+fn wrong(key: &str, value: &str, source: &str, accepted: &str) -> String {
+    let shown = if SECRETS.contains(&key) { String::new() } else { format!(" = {value:?}") };
+    format!("{key}{shown} ({source}): accepted is {accepted}")
 }
 
 /// Whether `host`, a name or an IP address, is this machine and nothing else.
@@ -304,5 +316,6 @@ fn is_authority(address: &str) -> bool {
 
 fn is_redirect_uri(address: &str) -> bool {
     is_https_or_loopback(address)
-        && Url::parse(address).is_ok_and(|url| is_plain(&url) && url.path() == "/auth/redirect")
+        // The identity platform compares it as text, so it is written as browsers write it.
+        && Url::parse(address).is_ok_and(|url| is_plain(&url) && url.path() == "/auth/redirect" && url.as_str() == address)
 }

@@ -8,7 +8,7 @@ mod graph;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+use std::net::TcpListener;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -75,7 +75,8 @@ impl User {
 #[derive(Clone)]
 struct Grant {
     user: &'static User,
-    scope: Vec<String>,
+    scope: String,
+    nonce: Option<String>,
 }
 
 struct Tenant {
@@ -96,19 +97,19 @@ struct Tenant {
     access_tokens: Issued<Grant>,
 }
 
-/// Binds 127.0.0.1 and, where the machine has it, ::1 on `port`, or any free port if that is taken.
+/// Serves on `listeners`, which are localhost's on one port.
 ///
 /// `redirect_uri` is the one that is registered, `token_lifetime` that of access tokens, in seconds.
 ///
 /// # Errors
-/// No port is free, `redirect_uri` is not a URL, or no RSA key can be made.
-pub fn start(redirect_uri: &str, port: u16, token_lifetime: u64) -> io::Result<DemoTenant> {
-    let (port, listeners) = listen(port).or_else(|_| listen(0)).or_else(|_| listen(0))?;
+/// `redirect_uri` is not a URL, there is no listener, or no RSA key can be made.
+pub fn start(listeners: Vec<TcpListener>, redirect_uri: &str, token_lifetime: u64) -> io::Result<DemoTenant> {
+    let port = listeners.first().ok_or(io::ErrorKind::AddrNotAvailable)?.local_addr()?.port();
     let origin = format!("http://localhost:{port}");
     let authority = format!("{origin}/{TENANT_ID}");
     // Shaped as Entra's are: an app that forgot to encode what is not a letter would be found out here.
-    let random = Alphanumeric.sample_string(&mut rand::rng(), 34);
-    let [a, b, c, d, e] = [&random[..3], &random[3..13], &random[13..21], &random[21..28], &random[28..]];
+    let letters = Alphanumeric.sample_string(&mut rand::rng(), 34);
+    let [a, b, c, d, e] = [&letters[..3], &letters[3..13], &letters[13..21], &letters[21..28], &letters[28..]];
     let client_secret = format!("{a}8Q~{b}.{c}_{d}-{e}");
     let mut templates = Tera::new();
     templates
@@ -123,7 +124,7 @@ pub fn start(redirect_uri: &str, port: u16, token_lifetime: u64) -> io::Result<D
         redirect_url: Url::parse(redirect_uri).map_err(io::Error::other)?,
         token_lifetime,
         key: KeyPair::generate(KeySize::Rsa2048).map_err(io::Error::other)?,
-        kid: self::random::<20>(),
+        kid: random::<20>(),
         templates,
         sessions: Issued::new(24 * 3600),
         codes: Issued::new(600),
@@ -146,30 +147,20 @@ pub fn start(redirect_uri: &str, port: u16, token_lifetime: u64) -> io::Result<D
     Ok(DemoTenant { client_id, client_credential: client_secret, authority, endpoint, server })
 }
 
-/// One port on both loopback addresses: a browser may take either for `localhost`.
-fn listen(port: u16) -> io::Result<(u16, Vec<TcpListener>)> {
-    let v4 = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
-    let port = v4.local_addr()?.port();
-    match TcpListener::bind((Ipv6Addr::LOCALHOST, port)) {
-        Ok(v6) => Ok((port, vec![v4, v6])),
-        Err(err) if err.kind() == io::ErrorKind::AddrInUse => Err(err),
-        Err(_no_ipv6) => Ok((port, vec![v4])),
-    }
-}
-
 fn routes(app: &mut web::ServiceConfig) {
+    let metadata = web::resource("/v2.0/.well-known/openid-configuration");
     let authorize = web::resource("/oauth2/v2.0/authorize");
     let tenant = web::scope(&format!("/{TENANT_ID}"))
-        .route("/v2.0/.well-known/openid-configuration", web::get().to(entra::metadata))
-        .route("/discovery/v2.0/keys", web::get().to(entra::keys))
+        .service(metadata.get(entra::metadata))
+        .service(web::resource("/discovery/v2.0/keys").get(entra::keys))
         .service(authorize.get(entra::authorize).post(entra::authorize))
-        .route("/oauth2/v2.0/token", web::post().to(entra::token))
-        .route("/oauth2/v2.0/logout", web::get().to(entra::logout))
+        .service(web::resource("/oauth2/v2.0/token").post(entra::token))
+        .service(web::resource("/oauth2/v2.0/logout").get(entra::logout))
         .default_service(web::to(not_found));
     app.service(tenant)
         .route("/{tenant}/{rest:(v2.0|discovery|oauth2)/.*}", web::to(entra::no_such_tenant))
-        .route("/v1.0/me", web::get().to(graph::me))
-        .route("/style.css", web::get().to(style))
+        .service(web::resource("/v1.0/me").get(graph::me))
+        .service(web::resource("/style.css").get(style))
         .default_service(web::to(not_found));
 }
 
@@ -238,6 +229,11 @@ impl<T> Issued<T> {
     fn remove(&self, handle: &str) {
         self.kept().retain(|(_, known, _)| known != handle);
     }
+}
+
+/// Whether `name` is one of the space-separated `scope`.
+fn has(scope: &str, name: &str) -> bool {
+    scope.split(' ').any(|scope| scope == name)
 }
 
 fn random<const BYTES: usize>() -> String {

@@ -18,7 +18,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, get_current_timestamp};
 use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 use tracing::{info, warn};
 use url::{Url, form_urlencoded};
 
@@ -101,54 +101,49 @@ pub async fn authorized(
         let mut response = http.post(token_endpoint).form(&grant).send().await?;
         let mut body = Vec::new();
         // No honest answer is longer; what is cut off here is no JSON below.
-        while body.len() < 1_000_000
-            && let Some(chunk) = response.chunk().await?
-        {
+        while let Some(chunk) = response.chunk().await?.filter(|_| body.len() < 1_000_000) {
             body.extend_from_slice(&chunk);
         }
-        Ok::<_, reqwest::Error>((response.status().as_u16(), serde_json::from_slice(&body).unwrap_or_default()))
+        let answer = serde_json::from_slice(&body).unwrap_or_default();
+        Ok::<_, reqwest::Error>((response.status().as_u16(), answer))
     };
     // No answer counts as what a proxy in between would have said.
     let (status, answer): (u16, Value) = sent.await.unwrap_or_else(|err| {
         warn!("no answer from the token endpoint: {err:?}");
         (if err.is_timeout() { 504 } else { 502 }, Value::Null)
     });
-    match (status, answer["error"].as_str()) {
-        (200, None)
-            if answer["access_token"].is_string()
-                && answer["id_token"].is_string()
-                && answer["token_type"].as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("Bearer")) => {}
-        (429 | 503, _) => {
-            warn!("the token endpoint answered {status}");
-            return Err(ErrorServiceUnavailable("The identity platform is busy. Try again in a minute."));
-        }
+    // Microsoft's description ends with trace and correlation id, which its support asks for.
+    let (error, description) = (answer["error"].as_str(), answer["error_description"].as_str().unwrap_or("-"));
+    let is_bearer = answer["token_type"].as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("Bearer"));
+    if status != 200 || error.is_some() {
+        warn!("the token endpoint answered {status}, {:?}: {description:?}", error.unwrap_or("no error code"));
+    }
+    match (status, error) {
+        (200, None) if answer["access_token"].is_string() && answer["id_token"].is_string() && is_bearer => {}
+        (429 | 503, _) => return Err(ErrorServiceUnavailable("The identity platform is busy. Try again in a minute.")),
         (504, _) => return Err(ErrorGatewayTimeout("The identity platform did not answer in time. Try again.")),
         (400..=499, Some("invalid_grant")) => {
-            warn!("the token endpoint refused the code: {}", answer["error_description"]);
             return Err(ErrorBadRequest(
                 "The identity platform did not accept the code of this sign-in. Sign in again.",
             ));
         }
         (400..=499, Some(error)) => {
-            let setting = match error {
+            let settings = match error {
                 "invalid_client" => {
-                    "CLIENT_CREDENTIAL (the client secret's Value, not its Secret ID; secrets expire) and CLIENT_ID"
+                    "CLIENT_CREDENTIAL (the secret's Value, not its Secret ID; it expires) and CLIENT_ID"
                 }
                 "unauthorized_client" => "CLIENT_ID and AUTHORITY",
                 "invalid_scope" | "invalid_resource" => "SCOPE",
                 _ => "CLIENT_ID, AUTHORITY, REDIRECT_URI and SCOPE",
             };
-            // Microsoft's description ends with trace and correlation id, which its support asks for.
-            let description = answer["error_description"].as_str().unwrap_or_default();
-            warn!("the token endpoint refused this app, {error:?}: {description:?}");
             return Err(ErrorBadGateway(format!(
-                "The identity platform refused this app: {error}: {description} Trace ID: {}. Correlation ID: {}. Look at {setting} in the settings.",
+                "The identity platform refused this app: {error}: {description} Trace ID: {}. Correlation ID: {}. \
+                 Look at {settings} in the settings.",
                 answer["trace_id"].as_str().unwrap_or("none"),
                 answer["correlation_id"].as_str().unwrap_or("none"),
             )));
         }
         _ => {
-            warn!("the token endpoint answered {status} without the tokens asked for");
             return Err(ErrorBadGateway(
                 "The identity platform is out of order: its answer has not the tokens asked for.",
             ));
@@ -162,74 +157,72 @@ pub async fn authorized(
     // says, and the key is one of the identity platform's own (jwks_uri), never one that the token brings along.
     // Claims are checked further below.
     let id_token = answer["id_token"].as_str().unwrap_or_default();
-    let header = jsonwebtoken::decode_header(id_token)
-        .ok()
-        .filter(|header| header.alg == Algorithm::RS256 && header.crit.is_none());
-    let Some(header) = header else {
-        warn!("refused: the id token fails the check of its header: alg is not RS256");
+    let header = jsonwebtoken::decode_header(id_token).ok();
+    let Some(header) = header.filter(|header| header.alg == Algorithm::RS256 && header.crit.is_none()) else {
+        warn!("refused: the id token fails the check of alg");
         return Err(ErrorUnauthorized("The id token cannot be trusted: its header fails the check of alg."));
     };
     let mut signature_only = Validation::new(Algorithm::RS256);
-    signature_only.validate_exp = false;
-    signature_only.validate_aud = false;
     signature_only.required_spec_claims.clear();
-    let jwks_uri = settings.openid_metadata["jwks_uri"].as_str().unwrap_or_default();
-    let mut verified: Option<(Value, Value)> = None;
-    // Keys change without notice: an id token that none of the keys at hand can have signed is tried with new ones,
-    // once.
+    (signature_only.validate_exp, signature_only.validate_aud) = (false, false);
+    // Keys change without notice: if none of those at hand can have signed the token, new ones are fetched, once.
+    let mut verified = None;
     for attempt in 0..2 {
-        let fetched = timeout(Duration::from_secs(15), async {
-            // However many sign-ins wait here, one of them fetches the keys.
-            let mut signing_keys = SIGNING_KEYS.lock().await;
-            let is_fresh = |(fetched, _): &&(Instant, Vec<Value>)| {
-                fetched.elapsed() < Duration::from_secs(86_400) && (attempt == 0 || *fetched > started)
-            };
-            if let Some((_, keys)) = signing_keys.as_ref().filter(is_fresh) {
-                return Ok(keys.clone());
-            }
-            info!("fetching the identity platform's signing keys");
-            let mut response =
-                http.get(jwks_uri).send().await.map_err(|err| if err.is_timeout() { 504 } else { 502 })?;
-            let mut body = Vec::new();
-            while body.len() < 1_000_000
-                && let Some(chunk) = response.chunk().await.map_err(|_| 502)?
-            {
-                body.extend_from_slice(&chunk);
-            }
-            let jwks: Value = serde_json::from_slice(&body).unwrap_or_default();
-            let keys =
-                jwks["keys"].as_array().filter(|_| response.status() == 200).ok_or(response.status().as_u16())?;
-            *signing_keys = Some((Instant::now(), keys.clone()));
-            Ok(keys.clone())
-        });
-        let keys = match fetched.await.unwrap_or(Err(504)) {
-            Ok(keys) => keys,
-            Err(status) => {
-                warn!("no signing keys from the identity platform: {status}");
-                return Err(match status {
-                    429 | 503 => ErrorServiceUnavailable("The identity platform is busy. Try again in a minute."),
-                    504 => ErrorGatewayTimeout("The identity platform did not answer in time. Try again."),
-                    _ => {
-                        ErrorBadGateway("The identity platform is out of order: it does not hand out its signing keys.")
-                    }
-                });
-            }
+        // However many sign-ins wait here, one of them fetches the keys, and none waits more than 15 seconds.
+        let deadline = Instant::now() + Duration::from_secs(15);
+        let Ok(mut signing_keys) = timeout_at(deadline.into(), SIGNING_KEYS.lock()).await else {
+            return Err(ErrorGatewayTimeout("The identity platform did not answer in time. Try again."));
         };
-        // RSA keys that are not for encryption, the one that the header names, or each if it names none. Other kinds
-        // of keys are for somebody else.
-        verified = (keys.into_iter())
-            .filter(|key| key["kty"] == "RSA" && key["use"] != "enc")
+        let is_fresh = |(fetched, _): &(Instant, _)| {
+            fetched.elapsed() < Duration::from_secs(86_400) && (attempt == 0 || *fetched > started)
+        };
+        if !signing_keys.as_ref().is_some_and(is_fresh) {
+            info!("fetching the identity platform's signing keys");
+            let jwks_uri = settings.openid_metadata["jwks_uri"].as_str().unwrap_or_default();
+            let sent = async {
+                let time_left = deadline.saturating_duration_since(Instant::now());
+                let mut response = http.get(jwks_uri).timeout(time_left).send().await?;
+                let mut body = Vec::new();
+                while let Some(chunk) = response.chunk().await?.filter(|_| body.len() < 1_000_000) {
+                    body.extend_from_slice(&chunk);
+                }
+                let answer = serde_json::from_slice(&body).unwrap_or_default();
+                Ok::<_, reqwest::Error>((response.status().as_u16(), answer))
+            };
+            let (status, mut jwks): (u16, Value) = sent.await.unwrap_or_else(|err| {
+                warn!("no signing keys from the identity platform: {err:?}");
+                (if err.is_timeout() { 504 } else { 502 }, Value::Null)
+            });
+            match (status, jwks["keys"].take()) {
+                (200, Value::Array(keys)) => *signing_keys = Some((Instant::now(), keys)),
+                (429 | 503, _) => {
+                    return Err(ErrorServiceUnavailable("The identity platform is busy. Try again in a minute."));
+                }
+                (504, _) => {
+                    return Err(ErrorGatewayTimeout("The identity platform did not answer in time. Try again."));
+                }
+                _ => {
+                    return Err(ErrorBadGateway(
+                        "The identity platform is out of order: it does not hand out its signing keys.",
+                    ));
+                }
+            }
+        }
+        // RSA keys that are not for encryption: the one that the header names, or each if it names none. Keys of other
+        // kinds are for somebody else.
+        let keys = signing_keys.iter().flat_map(|(_, keys)| keys);
+        verified = (keys.filter(|key| key["kty"] == "RSA" && key["use"] != "enc"))
             .filter(|key| header.kid.as_ref().is_none_or(|kid| key["kid"] == **kid))
             .find_map(|key| {
                 let public_key = DecodingKey::from_rsa_components(key["n"].as_str()?, key["e"].as_str()?).ok()?;
                 let token = jsonwebtoken::decode::<Value>(id_token, &public_key, &signature_only).ok()?;
-                Some((key, token.claims))
+                Some((token.claims, key["issuer"].as_str().map(str::to_owned)))
             });
         if verified.is_some() {
             break;
         }
     }
-    let Some((key, id_token_claims)) = verified else {
+    let Some((id_token_claims, key_issuer)) = verified else {
         warn!("refused: the id token fails the check of its signature");
         return Err(ErrorUnauthorized("The id token cannot be trusted: its signature fails the check."));
     };
@@ -237,19 +230,17 @@ pub async fn authorized(
     // An authority for several tenants has an issuer with a gap, {tenantid}, for the tenant of the user: a GUID, so
     // that nothing else fits in. A key may be good for one issuer only.
     let is_guid = |tid: &&str| {
-        let is_right = |(at, byte): (usize, u8)| {
-            if [8, 13, 18, 23].contains(&at) { byte == b'-' } else { byte.is_ascii_hexdigit() }
-        };
-        tid.len() == 36 && tid.bytes().enumerate().all(is_right)
+        let is_hex_or_hyphen = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
+        tid.split('-').map(str::len).eq([8, 4, 4, 4, 12]) && tid.bytes().all(is_hex_or_hyphen)
     };
     let tid = id_token_claims["tid"].as_str().filter(is_guid).unwrap_or("{no tenant}");
     let issuer = settings.openid_metadata["issuer"].as_str().unwrap_or_default().replace("{tenantid}", tid);
-    let key_issuer = key["issuer"].as_str().map_or_else(|| issuer.clone(), |issuer| issuer.replace("{tenantid}", tid));
+    let key_issuer = key_issuer.map_or_else(|| issuer.clone(), |key_issuer| key_issuer.replace("{tenantid}", tid));
     // 120 seconds, because clocks differ.
     let time = |claim: &str| id_token_claims[claim].as_f64();
     let (earliest, latest) = (now as f64 - 120.0, now as f64 + 120.0);
     let checks = [
-        ("iss", id_token_claims["iss"] == issuer && key_issuer == issuer),
+        ("iss", id_token_claims["iss"] == issuer && key_issuer == issuer && !issuer.contains('{')),
         ("aud", id_token_claims["aud"] == settings.client_id || id_token_claims["aud"] == json!([settings.client_id])),
         ("exp", time("exp").is_some_and(|exp| exp > earliest)),
         ("nbf", id_token_claims.get("nbf").is_none() || time("nbf").is_some_and(|nbf| nbf <= latest)),
@@ -272,14 +263,13 @@ pub async fn authorized(
     // tokens.
     let mut token_cache = json!({});
     let held_refresh_token = Value::Null;
-    let environment =
-        Url::parse(&settings.authority).ok().and_then(|url| Some(url.host_str()?.to_owned())).unwrap_or_default();
-    let realm = Url::parse(token_endpoint)
-        .ok()
-        .and_then(|url| Some(url.path_segments()?.next()?.to_owned()))
-        .unwrap_or_default();
-    let client_info = answer["client_info"].as_str().map(|part| part.trim_end_matches('='));
-    let client_info: Value = (client_info.and_then(|part| URL_SAFE_NO_PAD.decode(part).ok()))
+    let environment = Url::parse(&settings.authority).ok().and_then(|url| Some(url.host_str()?.to_owned()));
+    let environment = environment.unwrap_or_default();
+    let realm = Url::parse(token_endpoint).ok().and_then(|url| Some(url.path_segments()?.next()?.to_owned()));
+    let realm = realm.unwrap_or_default();
+    // Base64url, but the other alphabet and padding have been seen too.
+    let client_info = answer["client_info"].as_str().map(|part| part.replace('+', "-").replace('/', "_"));
+    let client_info: Value = (client_info.and_then(|part| URL_SAFE_NO_PAD.decode(part.trim_end_matches('=')).ok()))
         .and_then(|json| serde_json::from_slice(&json).ok())
         .unwrap_or_default();
     let home_account_id = match (client_info["uid"].as_str(), client_info["utid"].as_str()) {
@@ -293,7 +283,10 @@ pub async fn authorized(
     let mut target: Vec<&str> = answer["scope"].as_str().unwrap_or(scope).split_whitespace().collect();
     target.sort_unstable();
     let target = target.join(" ");
-    let seconds = |field: &str| answer[field].as_i64().or_else(|| answer[field].as_str()?.trim().parse().ok());
+    let seconds = |field: &str| {
+        let number = answer[field].as_f64().map(|seconds| seconds as i64);
+        number.or_else(|| answer[field].as_str()?.trim().parse().ok())
+    };
     let expires_in = seconds("expires_in").or_else(|| Some(seconds("expires_on")?.saturating_sub(now))).unwrap_or(600);
     let client_id = &settings.client_id;
     let mut access_token = json!({
@@ -326,7 +319,7 @@ pub async fn authorized(
         });
     }
     // `foci` is there for Microsoft's own apps, which share their refresh tokens with their family.
-    let family = answer["foci"].as_str();
+    let family = answer.get("foci");
     if answer["refresh_token"].is_string() {
         // A refresh token is for all scopes: a new one takes the place of the one held, whatever the
         // target of the answer.
@@ -340,7 +333,7 @@ pub async fn authorized(
                 "target": target,
             });
             if let Some(family) = family {
-                refresh_token["family_id"] = family.into();
+                refresh_token["family_id"] = family.clone();
             }
         }
         refresh_token["secret"] = answer["refresh_token"].clone();
@@ -351,18 +344,17 @@ pub async fn authorized(
     }
     let mut app_metadata = json!({ "client_id": client_id, "environment": environment });
     if let Some(family) = family {
-        app_metadata["family_id"] = family.into();
+        app_metadata["family_id"] = family.clone();
     }
     token_cache["AppMetadata"][format!("appmetadata-{environment}-{client_id}")] = app_metadata;
     // </ms_docref_cache_tokens>
-    let username =
-        id_token_claims["preferred_username"].as_str().or(id_token_claims["upn"].as_str()).unwrap_or_default();
+    let username = id_token_claims.get("preferred_username").unwrap_or(&id_token_claims["upn"]);
     token_cache["Account"][format!("{home_account_id}-{environment}-{realm}").to_lowercase()] = json!({
         "home_account_id": home_account_id,
         "environment": environment,
         "realm": realm,
         "local_account_id": id_token_claims.get("oid").unwrap_or(&id_token_claims["sub"]),
-        "username": username,
+        "username": username.as_str().unwrap_or_default(),
         "authority_type": "MSSTS",
         "account_source": "authorization_code",
     });
@@ -385,11 +377,13 @@ pub async fn authorized(
     session.insert("token_cache", token_cache.to_string())?;
     session.renew();
     info!("tokens cached, access token valid for {expires_in} s");
-    info!("signed in: {}, redirecting to the page asked for", id_token_claims["sub"]);
+    info!("signed in: {:?}, redirecting to the page asked for", id_token_claims["sub"].as_str().unwrap_or_default());
 
     // Back to the page asked for, which must be one of ours (RFC 9700 section 4.11: no open redirector). A second
-    // slash, or the backslash that browsers take for one, would begin another host's name.
-    let post_sign_in_url =
-        flow["post_sign_in_url"].as_str().filter(|url| url.starts_with('/') && !url[1..].starts_with(['/', '\\']));
+    // slash, or the backslash that browsers take for one, would begin another host's name, even after a tab or line end,
+    // which they skip.
+    let post_sign_in_url = flow["post_sign_in_url"].as_str().filter(|url| {
+        url.starts_with('/') && !url[1..].starts_with(['/', '\\']) && url.bytes().all(|byte| byte.is_ascii_graphic())
+    });
     Ok(HttpResponse::Found().insert_header((LOCATION, post_sign_in_url.unwrap_or("/"))).finish())
 }

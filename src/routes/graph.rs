@@ -1,5 +1,8 @@
 //! `GET /graph`: for any signed-in user. Calls Microsoft Graph as that user and shows what it answers.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
 use actix_session::Session;
 use actix_web::error::{
     Error, ErrorBadGateway, ErrorGatewayTimeout, ErrorInternalServerError, ErrorServiceUnavailable, ErrorUnauthorized,
@@ -51,18 +54,17 @@ pub async fn graph(
 
         // <ms_docref_acquire_token>
         // 2. Token-cache check, as MSAL's acquire_token_silent does it: an access token from the cache if there is a
-        // good one, else a new one for a refresh token. Entries are found by their fields; those of the user's
-        // account count.
-        let id_token_claims = &user["id_token_claims"];
-        let mut token_cache: Value = session
-            .get::<String>("token_cache")
-            .ok()
-            .flatten()
-            .and_then(|json| serde_json::from_str(&json).ok())
-            .unwrap_or_default();
+        // good one, else a new one for a refresh token. The cache is MSAL's JSON: sections of entries, which are found
+        // by their fields. What counts are the entries of the user's account, which the sign-in put there.
+        let token_cache = session.get::<String>("token_cache").ok().flatten().unwrap_or_default();
+        let mut token_cache: Value = serde_json::from_str(&token_cache).unwrap_or_default();
+        let sections = ["AccessToken", "IdToken", "RefreshToken", "AppMetadata"].map(|name| &token_cache[name]);
+        let is_cache = sections.iter().all(|section| section.is_object() || section.is_null());
         let entries = |section: &str| token_cache[section].as_object().into_iter().flat_map(Map::values);
+        let id_token_claims = &user["id_token_claims"];
         let local_account_id = id_token_claims.get("oid").unwrap_or(&id_token_claims["sub"]);
-        let Some(account) = entries("Account").find(|account| account["local_account_id"] == *local_account_id) else {
+        let account = entries("Account").find(|account| account["local_account_id"] == *local_account_id);
+        let Some(account) = account.filter(|_| is_cache) else {
             break 'sign_in ("the token cache has no account of the user", None);
         };
         let [home_account_id, environment, realm] = ["home_account_id", "environment", "realm"]
@@ -73,194 +75,103 @@ pub async fn graph(
                 && entry["client_id"] == settings.client_id
         };
         let time = |entry: &Value, field: &str| entry[field].as_i64().or_else(|| entry[field].as_str()?.parse().ok());
-        // A token may be for more scopes than are needed, never for fewer.
-        let cached = entries("AccessToken")
-            .filter(is_of_account)
-            .filter(|entry| entry["realm"] == realm)
-            .filter(|entry| {
-                let target: Vec<&str> = entry["target"].as_str().unwrap_or_default().split_whitespace().collect();
-                settings.scope.split_whitespace().all(|scope| target.contains(&scope))
-            })
+
+        // The access token that lasts longest. It may be for more scopes than are needed, never for fewer. One with an
+        // ext_cache_key was asked for with parameters that this app does not send.
+        let has_scope = |entry: &&Value| {
+            let target: Vec<&str> = entry["target"].as_str().unwrap_or_default().split_whitespace().collect();
+            settings.scope.split_whitespace().all(|scope| target.contains(&scope))
+        };
+        let cached = (entries("AccessToken").filter(is_of_account).filter(has_scope))
+            .filter(|entry| entry["realm"] == realm && entry["ext_cache_key"].is_null())
             .max_by_key(|entry| time(entry, "expires_on"))
             .cloned()
             .unwrap_or_default();
         let cached_access_token = cached["secret"].as_str().unwrap_or_default().to_owned();
         let cached_expires_in = time(&cached, "expires_on").unwrap_or(0).saturating_sub(now);
-        // Past `refresh_on` a token is still good, but aging.
-        let is_aging = time(&cached, "refresh_on").is_some_and(|refresh_on| refresh_on < now);
-        // The identity platform may hand out a new refresh token at each refresh: the newest counts.
-        let held_refresh_token = entries("RefreshToken")
-            .filter(is_of_account)
-            .max_by_key(|entry| time(entry, "last_modification_time"))
-            .cloned()
-            .unwrap_or_default();
-        // A sign-in that answered a challenge is noted in `user` for one visit. Challenged again on that very visit,
+        // The identity platform may send a new refresh token with each access token: the newest comes first.
+        let mut refresh_tokens: Vec<Value> = entries("RefreshToken").filter(is_of_account).cloned().collect();
+        refresh_tokens.sort_by_key(|entry| Reverse(time(entry, "last_modification_time")));
+        let mut refresh_tokens = refresh_tokens.into_iter();
+        // A sign-in that answered a challenge is noted in `user`, for one visit. If that very visit is challenged again,
         // another sign-in would only be the next turn of a loop.
-        let mut user = user.clone();
-        let challenge_answered = user.as_object_mut().and_then(|user| user.shift_remove("claims_challenge")).is_some();
+        let challenge_answered = !user["claims_challenge"].is_null();
         if challenge_answered {
-            session.insert("user", &user)?;
+            session.insert("user", json!({ "id_token": user["id_token"], "id_token_claims": id_token_claims }))?;
         }
 
-        // Five minutes, so that a token outlives the calls made with it.
-        let (access_token, expires_in) = if cached_expires_in >= 300 && !is_aging {
-            info!("access token found in the cache, {cached_expires_in} s left");
-            (cached_access_token, cached_expires_in)
-        } else if let Some(refresh_token) = held_refresh_token["secret"].as_str() {
-            // The refresh token grant (RFC 6749 section 6), authenticated with the client secret (section 2.3.1).
-            info!("no access token in the cache with five minutes left: refreshing it at the token endpoint");
+        let (access_token, expires_in) = 'acquired: {
+            // With five minutes left a token outlives the calls made with it. Past `refresh_on` it is good, but aging.
+            let is_aging = time(&cached, "refresh_on").is_some_and(|refresh_on| refresh_on < now);
+            if cached_expires_in >= 300 && !is_aging {
+                info!("access token found in the cache, {cached_expires_in} s left");
+                break 'acquired (cached_access_token, cached_expires_in);
+            }
             let token_endpoint = settings.openid_metadata["token_endpoint"].as_str().unwrap_or_default();
             let mut scopes: Vec<&str> = settings.scope.split_whitespace().collect();
             scopes.extend(["openid", "profile", "offline_access"]);
             scopes.sort_unstable();
-            let scope = scopes.join(" ");
-            let scope = scope.as_str();
-            let grant = [
-                ("client_id", settings.client_id.as_str()),
-                ("client_secret", &settings.client_credential),
-                ("grant_type", "refresh_token"),
-                ("refresh_token", refresh_token),
-                ("scope", scope),
-                ("client_info", "1"),
-                ("claims", r#"{"access_token":{"xms_cc":{"values":["cp1"]}}}"#),
-            ];
-            let sent = async {
-                let mut response = http.post(token_endpoint).form(&grant).send().await?;
-                let mut body = Vec::new();
-                // No honest answer is longer; what is cut off here is no JSON below.
-                while body.len() < 1_000_000
-                    && let Some(chunk) = response.chunk().await?
-                {
-                    body.extend_from_slice(&chunk);
+            let scope = &scopes.join(" ");
+            let (held_refresh_token, status, answer) = loop {
+                let Some(held_refresh_token) = refresh_tokens.next() else {
+                    if cached_expires_in > 0 {
+                        info!("access token found in the cache, {cached_expires_in} s left, and no refresh token");
+                        break 'acquired (cached_access_token, cached_expires_in);
+                    }
+                    break 'sign_in ("the token cache has neither an access token nor a refresh token", None);
+                };
+                // The refresh token grant (RFC 6749 section 6), authenticated with the client secret (section 2.3.1).
+                info!("no access token with five minutes left in the cache: refreshing it at the token endpoint");
+                let grant = [
+                    ("client_id", settings.client_id.as_str()),
+                    ("client_secret", &settings.client_credential),
+                    ("grant_type", "refresh_token"),
+                    ("refresh_token", held_refresh_token["secret"].as_str().unwrap_or_default()),
+                    ("scope", scope),
+                    ("client_info", "1"),
+                    ("claims", r#"{"access_token":{"xms_cc":{"values":["cp1"]}}}"#),
+                ];
+                let sent = async {
+                    let mut response = http.post(token_endpoint).form(&grant).send().await?;
+                    let mut body = Vec::new();
+                    // No honest answer is longer; what is cut off here is no JSON below.
+                    while let Some(chunk) = response.chunk().await?.filter(|_| body.len() < 1_000_000) {
+                        body.extend_from_slice(&chunk);
+                    }
+                    let answer = serde_json::from_slice(&body).unwrap_or_default();
+                    Ok::<_, reqwest::Error>((response.status().as_u16(), answer))
+                };
+                // No answer counts as what a proxy in between would have said.
+                let (status, answer): (u16, Value) = sent.await.unwrap_or_else(|err| {
+                    warn!("no answer from the token endpoint: {err:?}");
+                    (if err.is_timeout() { 504 } else { 502 }, Value::Null)
+                });
+                // What is wrong with this refresh token (RFC 6749 section 5.2) need not be wrong with an older one.
+                if answer["error"] != "invalid_grant" || refresh_tokens.len() == 0 {
+                    break (held_refresh_token, status, answer);
                 }
-                Ok::<_, reqwest::Error>((response.status().as_u16(), serde_json::from_slice(&body).unwrap_or_default()))
+                warn!("the token endpoint refused the newest refresh token: trying the one before it");
             };
-            // No answer counts as what a proxy in between would have said.
-            let (status, answer): (u16, Value) = sent.await.unwrap_or_else(|err| {
-                warn!("no answer from the token endpoint: {err:?}");
-                (if err.is_timeout() { 504 } else { 502 }, Value::Null)
-            });
-            match (status, answer["error"].as_str()) {
-                (200, None)
-                    if answer["access_token"].is_string()
-                        && answer["token_type"].as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("Bearer")) =>
-                {
-                    // An id token in the answer must be of the user who signed in (OpenID Connect Core section 12.2).
-                    // It comes straight from the token endpoint and decides nothing else, so its signature is left
-                    // alone.
-                    if let Some(id_token) = answer["id_token"].as_str() {
-                        let payload = id_token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
-                        let claims: Value =
-                            payload.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
-                        if let Some(check) =
-                            ["iss", "sub"].iter().find(|claim| claims[**claim] != id_token_claims[**claim])
-                        {
-                            warn!("refused: {check} of the refreshed id token is not that of the signed-in user");
-                            return Err(ErrorUnauthorized(format!(
-                                "The id token that came with a refresh cannot be trusted: its {check} is not that of the signed-in user."
-                            )));
-                        }
-                    }
-                    // MSAL forgets expired access tokens when it comes by.
-                    if let Some(access_tokens) = token_cache["AccessToken"].as_object_mut() {
-                        access_tokens.retain(|_, entry| time(entry, "expires_on").is_some_and(|time| time >= now));
-                    }
-                    // <ms_docref_cache_tokens>
-                    // The unified cache schema of all MSALs: five sections of entries, each under a lower-cased key
-                    // made of its own fields; times are seconds since 1970, as strings. A new access token replaces
-                    // one for the same scopes.
-                    let mut target: Vec<&str> = answer["scope"].as_str().unwrap_or(scope).split_whitespace().collect();
-                    target.sort_unstable();
-                    let target = target.join(" ");
-                    let seconds =
-                        |field: &str| answer[field].as_i64().or_else(|| answer[field].as_str()?.trim().parse().ok());
-                    let expires_in = seconds("expires_in")
-                        .or_else(|| Some(seconds("expires_on")?.saturating_sub(now)))
-                        .unwrap_or(600);
-                    let client_id = &settings.client_id;
-                    let mut access_token = json!({
-                        "credential_type": "AccessToken",
-                        "secret": answer["access_token"],
-                        "home_account_id": home_account_id,
-                        "environment": environment,
-                        "client_id": client_id,
-                        "target": target,
-                        "realm": realm,
-                        "token_type": answer["token_type"],
-                        "cached_at": now.to_string(),
-                        "expires_on": now.saturating_add(expires_in).to_string(),
-                        "extended_expires_on": now.saturating_add(seconds("ext_expires_in").unwrap_or(expires_in)).to_string(),
-                    });
-                    if let Some(refresh_in) = seconds("refresh_in") {
-                        access_token["refresh_on"] = now.saturating_add(refresh_in).to_string().into();
-                    }
-                    let key = format!("{home_account_id}-{environment}-accesstoken-{client_id}-{realm}-{target}")
-                        .to_lowercase();
-                    token_cache["AccessToken"][key] = access_token;
-                    if answer["id_token"].is_string() {
-                        let key =
-                            format!("{home_account_id}-{environment}-idtoken-{client_id}-{realm}-").to_lowercase();
-                        token_cache["IdToken"][key] = json!({
-                            "credential_type": "IdToken",
-                            "secret": answer["id_token"],
-                            "home_account_id": home_account_id,
-                            "environment": environment,
-                            "realm": realm,
-                            "client_id": client_id,
-                        });
-                    }
-                    // `foci` is there for Microsoft's own apps, which share their refresh tokens with their family.
-                    let family = answer["foci"].as_str();
-                    if answer["refresh_token"].is_string() {
-                        // A refresh token is for all scopes: a new one takes the place of the one held, whatever the
-                        // target of the answer.
-                        let mut refresh_token = held_refresh_token.clone();
-                        if refresh_token.is_null() {
-                            refresh_token = json!({
-                                "credential_type": "RefreshToken",
-                                "home_account_id": home_account_id,
-                                "environment": environment,
-                                "client_id": client_id,
-                                "target": target,
-                            });
-                            if let Some(family) = family {
-                                refresh_token["family_id"] = family.into();
-                            }
-                        }
-                        refresh_token["secret"] = answer["refresh_token"].clone();
-                        refresh_token["last_modification_time"] = now.to_string().into();
-                        let target = refresh_token["target"].as_str().unwrap_or_default();
-                        let key = format!("{home_account_id}-{environment}-refreshtoken-{client_id}--{target}")
-                            .to_lowercase();
-                        token_cache["RefreshToken"][key] = refresh_token;
-                    }
-                    let mut app_metadata = json!({ "client_id": client_id, "environment": environment });
-                    if let Some(family) = family {
-                        app_metadata["family_id"] = family.into();
-                    }
-                    token_cache["AppMetadata"][format!("appmetadata-{environment}-{client_id}")] = app_metadata;
-                    // </ms_docref_cache_tokens>
-                    session.insert("token_cache", token_cache.to_string())?;
-                    info!("tokens refreshed and cached, access token valid for {expires_in} s");
-                    (answer["access_token"].as_str().unwrap_or_default().to_owned(), expires_in)
-                }
+            let (error, description) = (answer["error"].as_str(), answer["error_description"].as_str().unwrap_or("-"));
+            let is_bearer = answer["token_type"].as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("Bearer"));
+            if status != 200 || error.is_some() {
+                warn!("the token endpoint answered {status}, {:?}: {description:?}", error.unwrap_or("no error code"));
+            }
+            match (status, error) {
+                (200, None) if answer["access_token"].is_string() && is_bearer => {}
                 // The refresh token is dead, or a policy wants the user to come back. As with MSAL it stays in the
                 // cache, which the sign-in replaces. Where no claims are named, none are asked for.
-                (
-                    _,
-                    Some(error @ ("invalid_grant" | "interaction_required" | "consent_required" | "login_required")),
-                ) if !challenge_answered => {
-                    warn!("the token endpoint refused the refresh token, {error}: {}", answer["error_description"]);
+                (..=499, Some("invalid_grant" | "interaction_required" | "consent_required" | "login_required"))
+                    if !challenge_answered =>
+                {
                     let claims = answer["claims"].as_str().and_then(|claims| serde_json::from_str(claims).ok());
                     let claims_challenge = claims.filter(Value::is_object).unwrap_or_else(|| json!({}));
                     break 'sign_in ("the refresh token was refused", Some(claims_challenge));
                 }
                 // Nothing new to be had, but what is there has not expired.
                 _ if cached_expires_in > 0 => {
-                    warn!(
-                        "the token endpoint answered {status}: the cached access token has {cached_expires_in} s left"
-                    );
-                    (cached_access_token, cached_expires_in)
+                    info!("using the access token in the cache, {cached_expires_in} s left");
+                    break 'acquired (cached_access_token, cached_expires_in);
                 }
                 (429 | 503, _) => {
                     return Err(ErrorServiceUnavailable("The identity platform is busy. Try again in a minute."));
@@ -269,67 +180,144 @@ pub async fn graph(
                     return Err(ErrorGatewayTimeout("The identity platform did not answer in time. Try again."));
                 }
                 (400..=499, Some(error)) => {
-                    let description = answer["error_description"].as_str().unwrap_or_default();
-                    warn!("the token endpoint refused this app, {error:?}: {description:?}");
                     return Err(ErrorBadGateway(format!(
                         "The identity platform refused to renew the access token: {error}: {description} \
                          Look at CLIENT_ID, CLIENT_CREDENTIAL and SCOPE in the settings."
                     )));
                 }
-                _ => {
-                    warn!("the token endpoint answered {status} with nothing of use");
-                    return Err(ErrorBadGateway("The identity platform is out of order. Try again in a minute."));
+                _ => return Err(ErrorBadGateway("The identity platform is out of order. Try again in a minute.")),
+            }
+
+            // An id token in the answer must be of the user who signed in (OpenID Connect Core section 12.2). It comes
+            // straight from the token endpoint and decides nothing else, so its signature is left alone.
+            if let Some(id_token) = answer["id_token"].as_str() {
+                let payload = id_token.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
+                let claims: Value = payload.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
+                if let Some(check) = ["iss", "sub"].iter().find(|claim| claims[**claim] != id_token_claims[**claim]) {
+                    warn!("refused: {check} of the refreshed id token is not that of the signed-in user");
+                    return Err(ErrorUnauthorized(format!(
+                        "The id token that came with a refresh cannot be trusted: its {check} is not that of the signed-in user."
+                    )));
                 }
             }
-        } else if cached_expires_in > 0 {
-            info!("access token found in the cache, {cached_expires_in} s left, and no refresh token");
-            (cached_access_token, cached_expires_in)
-        } else {
-            break 'sign_in ("the token cache has neither an access token nor a refresh token", None);
+            // MSAL forgets expired access tokens when it comes by.
+            if let Some(access_tokens) = token_cache["AccessToken"].as_object_mut() {
+                access_tokens.retain(|_, entry| time(entry, "expires_on").is_some_and(|time| time >= now));
+            }
+            // <ms_docref_cache_tokens>
+            // The unified cache schema of all MSALs: five sections of entries, each under a lower-cased key
+            // made of its own fields; times are seconds since 1970, as strings. A new access token replaces
+            // one for the same scopes.
+            let mut target: Vec<&str> = answer["scope"].as_str().unwrap_or(scope).split_whitespace().collect();
+            target.sort_unstable();
+            let target = target.join(" ");
+            let seconds = |field: &str| {
+                let number = answer[field].as_f64().map(|seconds| seconds as i64);
+                number.or_else(|| answer[field].as_str()?.trim().parse().ok())
+            };
+            let expires_in =
+                seconds("expires_in").or_else(|| Some(seconds("expires_on")?.saturating_sub(now))).unwrap_or(600);
+            let client_id = &settings.client_id;
+            let mut access_token = json!({
+                "credential_type": "AccessToken",
+                "secret": answer["access_token"],
+                "home_account_id": home_account_id,
+                "environment": environment,
+                "client_id": client_id,
+                "target": target,
+                "realm": realm,
+                "token_type": answer["token_type"],
+                "cached_at": now.to_string(),
+                "expires_on": now.saturating_add(expires_in).to_string(),
+                "extended_expires_on": now.saturating_add(seconds("ext_expires_in").unwrap_or(expires_in)).to_string(),
+            });
+            if let Some(refresh_in) = seconds("refresh_in") {
+                access_token["refresh_on"] = now.saturating_add(refresh_in).to_string().into();
+            }
+            let key =
+                format!("{home_account_id}-{environment}-accesstoken-{client_id}-{realm}-{target}").to_lowercase();
+            token_cache["AccessToken"][key] = access_token;
+            if answer["id_token"].is_string() {
+                let key = format!("{home_account_id}-{environment}-idtoken-{client_id}-{realm}-").to_lowercase();
+                token_cache["IdToken"][key] = json!({
+                    "credential_type": "IdToken",
+                    "secret": answer["id_token"],
+                    "home_account_id": home_account_id,
+                    "environment": environment,
+                    "realm": realm,
+                    "client_id": client_id,
+                });
+            }
+            // `foci` is there for Microsoft's own apps, which share their refresh tokens with their family.
+            let family = answer.get("foci");
+            if answer["refresh_token"].is_string() {
+                // A refresh token is for all scopes: a new one takes the place of the one held, whatever the
+                // target of the answer.
+                let mut refresh_token = held_refresh_token.clone();
+                if refresh_token.is_null() {
+                    refresh_token = json!({
+                        "credential_type": "RefreshToken",
+                        "home_account_id": home_account_id,
+                        "environment": environment,
+                        "client_id": client_id,
+                        "target": target,
+                    });
+                    if let Some(family) = family {
+                        refresh_token["family_id"] = family.clone();
+                    }
+                }
+                refresh_token["secret"] = answer["refresh_token"].clone();
+                refresh_token["last_modification_time"] = now.to_string().into();
+                let target = refresh_token["target"].as_str().unwrap_or_default();
+                let key = format!("{home_account_id}-{environment}-refreshtoken-{client_id}--{target}").to_lowercase();
+                token_cache["RefreshToken"][key] = refresh_token;
+            }
+            let mut app_metadata = json!({ "client_id": client_id, "environment": environment });
+            if let Some(family) = family {
+                app_metadata["family_id"] = family.clone();
+            }
+            token_cache["AppMetadata"][format!("appmetadata-{environment}-{client_id}")] = app_metadata;
+            // </ms_docref_cache_tokens>
+            session.insert("token_cache", token_cache.to_string())?;
+            info!("tokens refreshed and cached, access token valid for {expires_in} s");
+            (answer["access_token"].as_str().unwrap_or_default().to_owned(), expires_in)
         };
         // </ms_docref_acquire_token>
 
         // <ms_docref_call_ms_graph>
-        // 3. What the page is for: call Microsoft Graph as the user, with the access token in the Authorization
-        // header (RFC 6750 section 2.1). The token is Graph's; to this app it is an opaque string.
+        // 3. What the page is for: call Microsoft Graph as the user, with the access token in the Authorization header
+        // (RFC 6750 section 2.1). The token is Graph's; to this app it is an opaque string.
         let sent = async {
             let mut response = http.get(&settings.endpoint).bearer_auth(&access_token).send().await?;
             let mut body = Vec::new();
-            while body.len() < 1_000_000
-                && let Some(chunk) = response.chunk().await?
-            {
+            while let Some(chunk) = response.chunk().await?.filter(|_| body.len() < 1_000_000) {
                 body.extend_from_slice(&chunk);
             }
-            let challenges: Vec<String> = (response.headers().get_all("www-authenticate").iter())
-                .filter_map(|value| Some(value.to_str().ok()?.to_owned()))
-                .collect();
             let answer = serde_json::from_slice(&body).unwrap_or_default();
-            Ok::<_, reqwest::Error>((response.status().as_u16(), challenges, answer))
+            let challenges = response.headers().get_all("www-authenticate").into_iter().cloned().collect();
+            Ok::<_, reqwest::Error>((response.status().as_u16(), answer, challenges))
         };
-        let (status, challenges, answer): (u16, _, Value) = sent.await.unwrap_or_else(|err| {
+        let (status, answer, challenges): (u16, Value, Vec<_>) = sent.await.unwrap_or_else(|err| {
             warn!("no answer from Microsoft Graph: {err:?}");
-            (if err.is_timeout() { 504 } else { 502 }, Vec::new(), Value::Null)
+            (if err.is_timeout() { 504 } else { 502 }, Value::Null, Vec::new())
         });
-        // A claims challenge among the challenges (RFC 9110 section 11.6.1): Graph wants a token that is fresher or
-        // comes with more, because of an event or a policy. The claims are JSON in base64.
+        // A claims challenge among the challenges (RFC 9110 section 11.6.1): Graph wants a token that is fresher or comes
+        // with more, because of an event or a policy. The claims are JSON in base64.
         let claims_challenge = (challenges.iter())
-            .flat_map(|challenges| http_auth::parse_challenges(challenges).unwrap_or_default())
+            .flat_map(|challenges| http_auth::parse_challenges(challenges.to_str().unwrap_or("")).unwrap_or_default())
             .filter(|challenge| challenge.scheme.eq_ignore_ascii_case("Bearer"))
-            .find_map(|challenge| {
-                let param = |name| challenge.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
-                let claims = param("claims").filter(|_| {
-                    param("error").is_some_and(|(_, error)| error.to_unescaped() == "insufficient_claims")
-                })?;
-                let json = STANDARD_NO_PAD.decode(claims.1.to_unescaped().trim_end_matches('=')).ok()?;
-                serde_json::from_slice::<Value>(&json).ok().filter(Value::is_object)
-            });
-        let details = format!(
-            "{}: {}",
-            answer["error"]["code"].as_str().unwrap_or("no error code"),
-            answer["error"]["message"].as_str().unwrap_or("no message"),
-        );
+            .map(|challenge| challenge.params.into_iter())
+            .map(|params| params.map(|(name, value)| (name.to_ascii_lowercase(), value.to_unescaped())).collect())
+            .filter(|params: &HashMap<_, _>| params.get("error").is_some_and(|error| error == "insufficient_claims"))
+            .filter_map(|params| STANDARD_NO_PAD.decode(params.get("claims")?.trim_end_matches('=')).ok())
+            .find_map(|json| serde_json::from_slice::<Value>(&json).ok().filter(Value::is_object));
+        let [code, message] = ["code", "message"].map(|field| answer["error"][field].as_str().unwrap_or("-"));
+        info!("Microsoft Graph answered {status}");
+        if status != 200 {
+            warn!("Microsoft Graph's error is {code:?}: {message:?}");
+        }
         match (status, claims_challenge) {
-            (200, _) if answer.is_object() => info!("Microsoft Graph answered {status}"),
+            (200, _) if answer.is_object() => {}
             (401, Some(claims_challenge)) if !challenge_answered => {
                 break 'sign_in ("Microsoft Graph asks for more claims", Some(claims_challenge));
             }
@@ -339,22 +327,14 @@ pub async fn graph(
                     access_tokens.retain(|_, entry| entry["secret"] != access_token);
                     session.insert("token_cache", token_cache.to_string())?;
                 }
-                warn!("Microsoft Graph refused the access token: {details:?}");
-                return Err(ErrorBadGateway(format!("Microsoft Graph refused the access token: {details}")));
+                return Err(ErrorBadGateway(format!("Microsoft Graph refused the access token: {code}: {message}")));
             }
-            (429 | 503, _) => {
-                warn!("Microsoft Graph answered {status}");
-                return Err(ErrorServiceUnavailable("Microsoft Graph is busy. Try again in a minute."));
-            }
+            (429 | 503, _) => return Err(ErrorServiceUnavailable("Microsoft Graph is busy. Try again in a minute.")),
             (504, _) => return Err(ErrorGatewayTimeout("Microsoft Graph did not answer in time. Try again.")),
             (400..=499, _) => {
-                warn!("Microsoft Graph answered {status}: {details:?}");
-                return Err(ErrorBadGateway(format!("Microsoft Graph refused the call: {details}")));
+                return Err(ErrorBadGateway(format!("Microsoft Graph refused the call: {code}: {message}")));
             }
-            _ => {
-                warn!("Microsoft Graph answered {status} with nothing of use");
-                return Err(ErrorBadGateway("Microsoft Graph is out of order. Try again in a minute."));
-            }
+            _ => return Err(ErrorBadGateway("Microsoft Graph is out of order. Try again in a minute.")),
         }
         // </ms_docref_call_ms_graph>
 

@@ -4,8 +4,16 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod harness;
+mod platform;
 
 mod browser;
 mod demo_tenant;
 mod log_story;
+mod markers;
+mod msal;
+mod paste;
+mod readme;
+mod refusals;
 mod settings;
+mod token_cache;
+mod trouble;
