@@ -123,7 +123,7 @@ async fn the_log_tells_what_follows_a_sign_in() {
     let refreshed = [
         (
             "src/routes/graph.rs",
-            "no access token in the cache with five minutes left: refreshing it at the token endpoint",
+            "no access token with five minutes left in the cache: refreshing it at the token endpoint",
         ),
         ("src/demo_tenant/entra.rs", "demo tenant: tokens issued to Ben Example for …"),
         ("src/routes/graph.rs", "tokens refreshed and cached, access token valid for 3600 s"),
