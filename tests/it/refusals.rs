@@ -503,15 +503,15 @@ async fn keys_that_come_with_an_error_or_too_much_else() {
 async fn unknown_kid_fetches_the_keys_once_more_and_no_more() {
     let platform = Platform::start().await;
     let app = platform.app(&[]).await;
-    for (path, signed_in_before) in PROTECTED.into_iter().zip([0, 1]) {
-        signs_in(&platform, &app, path).await;
-        let fetched = platform.requests(Keys).await.len();
-        assert_eq!(fetched, 1 + signed_in_before);
-        platform.id_token(|token| token.header["kid"] = "unknown".into());
+    platform.id_token(|token| token.header["kid"] = "unknown".into());
+    // One fetch each: at the first sign-in because there are no keys yet, at the others because those at hand are older.
+    for (path, fetched) in PROTECTED.into_iter().cycle().zip(1..=4) {
         platform.sign_in(&app, &app.browser(), path).await.assert_error_page(401);
-        assert_eq!(platform.requests(Keys).await.len(), fetched + 1);
-        platform.id_token(|_| {});
+        assert_eq!(platform.requests(Keys).await.len(), fetched);
     }
+    platform.id_token(|_| {});
+    signs_in(&platform, &app, "/graph").await;
+    assert_eq!(platform.requests(Keys).await.len(), 4);
 }
 
 #[tokio::test]
@@ -891,7 +891,7 @@ async fn a_state_after_ten_minutes() {
         let authorize = browser.get(app.at(path)).await;
         let state = authorize.location_param("state").unwrap();
         let ends = app.session()["auth_code_flow"][&state]["expires_on"].as_i64().unwrap();
-        assert!((590..=600).contains(&(ends - now())), "{ends}");
+        assert!((540..=600).contains(&(ends - now())), "{ends}");
         app.edit_session(|session| session["auth_code_flow"][&state]["expires_on"] = now().into());
         let page = browser.get(platform.callback(&authorize)).await;
         page.assert_error_page(400);
