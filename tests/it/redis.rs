@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::harness::*;
 use crate::platform::*;
-use crate::sessions::{HeldRefreshes, KEY, sign_out_wins, signed_in, user_of};
+use crate::sessions::{Held, KEY, sign_out_wins, signed_in, user_of};
 
 /// What a page may take while Redis is in trouble.
 const A_FEW_SECONDS: Duration = Duration::from_secs(6);
@@ -380,7 +380,7 @@ async fn sign_out_on_one_process_wins_over_a_refresh_under_way_on_the_other() {
     let redis = RedisServer::start(&[]).await;
     let platform = Platform::start().await;
     let (one, two) = (redis.app(&platform).await, redis.app(&platform).await);
-    let mut refreshes = HeldRefreshes::new(&platform);
+    let mut refreshes = Held::new(&platform, "refresh_token");
     let browser = one.browser();
     signed_in(&platform, &one, &browser).await;
     let (graph_browser, graph_url) = (browser.clone(), one.at("/graph"));
