@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::redirect::Policy;
@@ -41,6 +42,23 @@ pub async fn signed_in(platform: &Platform, app: &App, browser: &Browser) -> Str
 pub fn user_of(page: &Page) -> Option<&str> {
     assert_eq!(page.status, 200, "{}", page.body);
     Some(page.body.split_once("Signed in as <strong>")?.1.split_once('<')?.0)
+}
+
+/// Starts the app, which must end with 2, and returns what it said, on stderr and in its log.
+pub fn refused_start(folder: &Path, settings: &[(&str, &str)]) -> (String, String) {
+    let mut command = command(folder, settings);
+    let mut process = command.env("PORT", "0").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let started = Instant::now();
+    while process.try_wait().unwrap().is_none() {
+        if started.elapsed() > PATIENCE {
+            process.kill().unwrap();
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    let Output { status, stdout, stderr } = process.wait_with_output().unwrap();
+    let (error, log) = (String::from_utf8(stderr).unwrap(), String::from_utf8(stdout).unwrap());
+    assert_eq!((status.code(), error.lines().count()), (Some(2), 1), "{error}{log}");
+    (error, log)
 }
 
 /// The files of a folder, whatever they are.
@@ -96,10 +114,8 @@ async fn a_folder_that_others_may_write_to_is_warned_of() {
 async fn a_folder_that_cannot_be_used_is_refused_at_start() {
     let folder = folder();
     fs::write(folder.path().join("taken"), "a file").unwrap();
-    let output = command(folder.path(), &[("SESSION_FILE_DIR", "taken"), ("PORT", "0")]).output().unwrap();
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    assert!(error.contains("SESSION_FILE_DIR = \"taken\": Not a directory") && error.lines().count() == 1, "{error}");
+    let (error, _) = refused_start(folder.path(), &[("SESSION_FILE_DIR", "taken")]);
+    assert!(error.contains("SESSION_FILE_DIR = \"taken\": Not a directory"), "{error}");
 }
 
 /// Holds back what the token endpoint answers to this grant, until each is let go. Access tokens live for a second, so that
@@ -336,11 +352,8 @@ async fn a_full_disk_costs_a_503_and_no_session() {
     assert_eq!(fs::read(&app.session_files()[0]).unwrap(), before);
     assert_eq!(user_of(&browser.get(app.at("/")).await), Some("Cleo Example"));
     assert_eq!(files_in(&disk.0).len(), 2, "{:?}", files_in(&disk.0));
-    let start = command(app.folder.path(), &[("PORT", "0")]).output().unwrap();
-    assert_eq!(start.status.code(), Some(2));
-    assert!(
-        String::from_utf8_lossy(&start.stderr).contains("SESSION_FILE_DIR = \"sessions\": No space left on device")
-    );
+    let (error, _) = refused_start(app.folder.path(), &[]);
+    assert!(error.contains("SESSION_FILE_DIR = \"sessions\": No space left on device"), "{error}");
 
     fs::remove_file(filler).unwrap();
     assert_eq!(browser.get(app.at("/graph")).await.status, 200);
@@ -362,9 +375,8 @@ async fn on_a_read_only_disk_pages_are_read_and_a_sign_out_that_did_not_happen_i
     logout.assert_error_page(503);
     assert!(logout.cookies().is_empty());
     assert_eq!(user_of(&browser.get(app.at("/")).await), Some("Ada Example"));
-    let start = command(folder.path(), &[("PORT", "0")]).output().unwrap();
-    assert_eq!(start.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&start.stderr).contains("SESSION_FILE_DIR = \"sessions\": Read-only file system"));
+    let (error, _) = refused_start(folder.path(), &[]);
+    assert!(error.contains("SESSION_FILE_DIR = \"sessions\": Read-only file system"), "{error}");
 
     disk.remount("remount,rw");
     assert_eq!(browser.get(app.at("/logout")).await.status, 302);
