@@ -215,16 +215,13 @@ pub(super) async fn authorize(request: HttpRequest, tenant: web::Data<Tenant>, f
 
 fn check_client(tenant: &Tenant, asked: Parameters) -> Result<Parameters, Value> {
     let (client_id, uri) = (asked.get("client_id"), asked.get("redirect_uri"));
+    let not_registered = format!("redirect_uri '{uri}' is not registered. REDIRECT_URI must be the one that is.");
     check([
         (client_id.is_empty(), 900144, "client_id is missing."),
         (client_id != CLIENT_ID, 700016, NO_SUCH_CLIENT),
         (uri.is_empty(), 900971, "redirect_uri is missing."),
         // RFC 9700 section 4.1.3: compared as strings, to the last slash.
-        (
-            uri != tenant.redirect_uri,
-            50011,
-            &format!("redirect_uri '{uri}' is not registered. REDIRECT_URI must be the one that is."),
-        ),
+        (uri != tenant.redirect_uri, 50011, &not_registered),
     ])?;
     Ok(asked)
 }

@@ -53,17 +53,15 @@ pub async fn admin(
         // role. The id token was validated at the sign-in and has been on the server since, so its claims can be
         // relied on.
         let id_token_claims = &user["id_token_claims"];
-        let has_role = |roles: &Vec<Value>| roles.iter().any(|role| role == "admin");
-        if !id_token_claims["roles"].as_array().is_some_and(has_role) {
-            let roles = id_token_claims.get("roles").map_or("none".to_owned(), Value::to_string);
-            warn!(
-                "refused: user {:?} lacks the app role admin and has {roles:?}",
-                id_token_claims["sub"].as_str().unwrap_or_default()
-            );
+        let roles = id_token_claims["roles"].as_array();
+        if !roles.is_some_and(|roles| roles.iter().any(|role| role == "admin")) {
+            let roles = id_token_claims.get("roles").map_or_else(|| "none".to_owned(), Value::to_string);
+            let sub = id_token_claims["sub"].as_str().unwrap_or_default();
+            warn!("403: the user {sub:?} lacks the app role admin, the roles in the id token are {roles:?}");
             return Err(ErrorForbidden(format!(
-                "User is missing a required role. The role needed is \"admin\"; the roles in the id token are {roles}. Assign \
-                 the role in the Microsoft Entra admin center, under Enterprise applications > (this app) > Users and \
-                 groups, then sign out and in again."
+                "User is missing a required role. The role needed is \"admin\"; the roles in the id token are {roles}. Assign the role \
+                 in the Microsoft Entra admin center, under Enterprise applications > (this app) > Users and groups, then sign \
+                 out and in again."
             )));
         }
         // </ms_docref_require_admin_role_authNZ>

@@ -113,7 +113,7 @@ async fn the_home_page_shows_who_is_signed_in() {
         browser.sign_in(&app, "/graph", user).await;
         let home = browser.get(app.at("/")).await;
         assert_eq!(home.title(), "Home - Rust actix-web");
-        assert!(home.body.contains(&format!("Signed in as <strong>{name}</strong>")), "{}", home.body);
+        assert!(home.body.contains(&format!("Signed in as <strong><bdi>{name}</bdi></strong>")), "{}", home.body);
         assert!(home.body.contains(r#"href="/logout""#), "{}", home.body);
         assert_eq!(home.cookies(), [""; 0]);
     }
@@ -156,7 +156,7 @@ async fn the_user_with_the_role_sees_both_protected_pages() {
         for part in [
             H1,
             &format!("<h2>{title}</h2>"),
-            "Signed in as <strong>Ada Example</strong>",
+            "Signed in as <strong><bdi>Ada Example</bdi></strong>",
             r#"href="/graph""#,
             r#"href="/admin""#,
             r#"href="/logout""#,
@@ -194,7 +194,7 @@ async fn the_user_without_the_role_sees_the_graph_page_only() {
     assert!(!refused.body.contains("id_token_claims") && !refused.body.contains("tid"), "{}", refused.body);
     let graph = browser.get(app.at("/graph")).await;
     assert_eq!(graph.status, 200);
-    for part in ["Signed in as <strong>Ben Example</strong>", "ben@demo-tenant.example"] {
+    for part in ["Signed in as <strong><bdi>Ben Example</bdi></strong>", "ben@demo-tenant.example"] {
         assert!(graph.body.contains(part), "{part}: {}", graph.body);
     }
     assert!(!graph.body.contains("ada@"));
@@ -629,7 +629,7 @@ async fn each_refresh_uses_the_newest_refresh_token() {
     });
     let page = browser.get(app.at("/graph")).await;
     assert_eq!(page.status, 302);
-    assert!(app.log().contains("the token endpoint answered 400, \"invalid_grant\""));
+    assert_eq!(refused(), 3);
     // Single sign-on puts it right, with no loop.
     let callback = browser.get(page.location()).await;
     assert_eq!(browser.get(callback.location()).await.location(), "/graph");
@@ -706,7 +706,9 @@ async fn a_session_is_one_readable_private_file() {
     }
 
     // The id is what the cookie ends with, after its signature; the file is not called by it, and does not hold it.
-    let id = &cookie[cookie.len() - 64..];
+    let value = cookie.split_once('=').unwrap().1.replace("%3D", "=").replace("%2F", "/").replace("%2B", "+");
+    let (_signature, id) = value.split_at(44);
+    assert!(id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{value}");
     let name = files[0].file_name().unwrap().to_str().unwrap();
     let json = fs::read_to_string(&files[0]).unwrap();
     assert!(name.len() == 69 && name.ends_with(".json"), "{name}");
@@ -1050,6 +1052,4 @@ async fn the_log_tells_the_sign_in_step_by_step() {
         assert!(line.contains(&format!("src/{file}:")), "{line}{step}");
         rest = &rest[at..];
     }
-    let lines_at_start = log.lines().take_while(|line| !line.contains("open http")).count();
-    assert!(lines_at_start <= 4, "{log}");
 }

@@ -132,7 +132,7 @@ async fn the_log_tells_what_follows_a_sign_in() {
 
     let refusal = log_of(&app, browser.get(app.at("/admin"))).await;
     let refused = [
-        ("src/routes/admin.rs", "refused: user \"…\" lacks the app role admin and has \"none\""),
+        ("src/routes/admin.rs", "403: the user \"…\" lacks the app role admin, the roles in the id token are \"none\""),
         ("src/main.rs", "GET \"/admin\": 403 Forbidden"),
     ];
     assert_story(&refusal, &refused);

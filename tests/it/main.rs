@@ -6,14 +6,18 @@
 mod harness;
 mod platform;
 
+mod authorities;
 mod browser;
 mod demo_tenant;
+mod input;
 mod log_story;
 mod markers;
 mod msal;
 mod paste;
 mod readme;
+mod redis;
 mod refusals;
+mod sessions;
 mod settings;
 mod token_cache;
 mod trouble;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use base64::prelude::*;
 use serde_json::{Value, json};
 
+use crate::authorities::*;
 use crate::harness::*;
 use crate::platform::*;
 use crate::token_cache::*;
@@ -527,5 +528,28 @@ async fn msal_uses_the_cache_as_this_app_does() {
         let sent = done.refresh_tokens().into_iter().map(|token| if held == token { "held" } else { token });
         assert_eq!(sent.collect::<Vec<_>>(), *tried, "{name}");
         assert!(done.results[0]["access_token"].is_string(), "{name}: {}", done.results[0]);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Python with msal: python3 -m venv target/msal-venv && target/msal-venv/bin/pip install msal"]
+async fn the_same_at_every_kind_of_authority() {
+    let mut msal = Msal::start();
+    for authority in AUTHORITIES {
+        let (platform, _internet, app) = app_at(authority).await;
+        let answers = edit_and_note(&platform, |_| {});
+        platform.sign_in(&app, &app.browser(), "/graph").await;
+        let ours = app.token_cache();
+        let at = time(access_token(&ours), "cached_at");
+        let tokens = answers.lock().unwrap()[0].clone();
+        replay(&platform, &tokens);
+        let setting = full(authority.authority);
+        let more = json!({ "authority": setting, "code": "any" });
+        let theirs = msal.run(&platform, &json!({}), at, &["acquire_token_by_authorization_code"], more);
+        assert_eq!(ours, theirs.cache(), "{setting}");
+        let more = json!({ "authority": setting });
+        let done = msal.run(&platform, &ours, at, &["acquire_token_silent"], more);
+        assert_eq!(done.results[0]["access_token"], tokens["access_token"], "{setting}");
+        assert_eq!(done.sent, Vec::<Value>::new(), "{setting}");
     }
 }

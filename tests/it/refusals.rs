@@ -103,6 +103,12 @@ async fn scope_userinfo_claims() {
         // The suite warns of a nonce that is longer, or has characters that need encoding.
         let nonce = authorize.location_param("nonce").unwrap();
         assert!(nonce.len() == 43 && BASE64_URL_SAFE_NO_PAD.decode(&nonce).is_ok(), "{path}: {nonce}");
+        assert_eq!(authorize.location_param("code_challenge_method").unwrap(), "S256");
+        // New each time.
+        let another = app.browser().get(app.at(path)).await;
+        for name in ["state", "nonce", "code_challenge"] {
+            assert_ne!(authorize.location_param(name), another.location_param(name), "{path}: {name}");
+        }
     }
 }
 
@@ -476,18 +482,36 @@ async fn a_key_for_encryption() {
 }
 
 #[tokio::test]
+async fn a_key_of_another_kind() {
+    refuses(401, "its signature fails the check.", |platform| {
+        platform.on(Keys, |answer| answer.json["keys"][0]["kty"] = "EC".into());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn keys_that_come_with_an_error_or_too_much_else() {
+    refuses(502, "does not hand out its signing keys", |platform| platform.on(Keys, |answer| answer.status = 500))
+        .await;
+    refuses(502, "does not hand out its signing keys", |platform| {
+        platform.on(Keys, |answer| answer.json["padding"] = "x".repeat(5_000_000).into());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn unknown_kid_fetches_the_keys_once_more_and_no_more() {
     let platform = Platform::start().await;
     let app = platform.app(&[]).await;
-    for (path, signed_in_before) in PROTECTED.into_iter().zip([0, 1]) {
-        signs_in(&platform, &app, path).await;
-        let fetched = platform.requests(Keys).await.len();
-        assert_eq!(fetched, 1 + signed_in_before);
-        platform.id_token(|token| token.header["kid"] = "unknown".into());
+    platform.id_token(|token| token.header["kid"] = "unknown".into());
+    // One fetch each: at the first sign-in because there are no keys yet, at the others because those at hand are older.
+    for (path, fetched) in PROTECTED.into_iter().cycle().zip(1..=4) {
         platform.sign_in(&app, &app.browser(), path).await.assert_error_page(401);
-        assert_eq!(platform.requests(Keys).await.len(), fetched + 1);
-        platform.id_token(|_| {});
+        assert_eq!(platform.requests(Keys).await.len(), fetched);
     }
+    platform.id_token(|_| {});
+    signs_in(&platform, &app, "/graph").await;
+    assert_eq!(platform.requests(Keys).await.len(), 4);
 }
 
 #[tokio::test]
@@ -867,7 +891,7 @@ async fn a_state_after_ten_minutes() {
         let authorize = browser.get(app.at(path)).await;
         let state = authorize.location_param("state").unwrap();
         let ends = app.session()["auth_code_flow"][&state]["expires_on"].as_i64().unwrap();
-        assert!((590..=600).contains(&(ends - now())), "{ends}");
+        assert!((540..=600).contains(&(ends - now())), "{ends}");
         app.edit_session(|session| session["auth_code_flow"][&state]["expires_on"] = now().into());
         let page = browser.get(platform.callback(&authorize)).await;
         page.assert_error_page(400);
@@ -1103,6 +1127,92 @@ async fn a_sign_in_ends_with_its_id_token() {
         }
         app.edit_session(|session| session["user"]["id_token_claims"]["exp"] = (now() + 3600).to_string().into());
         assert_eq!(browser.get(app.at(path)).await.status, 302, "{path}, exp is a text");
+    }
+}
+
+#[tokio::test]
+async fn what_a_token_cache_holds_of_others_is_not_used() {
+    let platform = Platform::start().await;
+    let app = platform.app(&[]).await;
+    let browser = app.browser();
+    platform.sign_in(&app, &browser, "/graph").await;
+    let edit = |section: &str, field: &str, value: &str| {
+        app.edit_token_cache(|cache| {
+            for entry in cache[section].as_object_mut().unwrap().values_mut() {
+                entry[field] = value.into();
+            }
+        });
+    };
+    // An access token of somebody or something else, or for other scopes, or none that can be told: a refresh.
+    for (field, value) in [
+        ("home_account_id", "another"),
+        ("environment", "login.example"),
+        ("client_id", "another"),
+        ("realm", "another"),
+        ("target", "https://graph.microsoft.com/Mail.Read openid"),
+        ("target", "https://graph.microsoft.com/User.ReadWrite openid"),
+        ("expires_on", "text"),
+    ] {
+        let refreshed = platform.requests(Token).await.len();
+        edit("AccessToken", field, value);
+        assert_eq!(browser.get(app.at("/graph")).await.status, 200, "{field}");
+        assert_eq!(platform.requests(Token).await.len(), refreshed + 1, "{field} = {value}");
+        app.edit_token_cache(|cache| {
+            let good = |_: &String, entry: &mut Value| entry[field] != value;
+            cache["AccessToken"].as_object_mut().unwrap().retain(good);
+        });
+    }
+    // A refresh token of somebody or something else: a sign-in.
+    let good = app.session();
+    for (section, field) in [
+        ("RefreshToken", "home_account_id"),
+        ("RefreshToken", "environment"),
+        ("RefreshToken", "client_id"),
+        ("Account", "local_account_id"),
+    ] {
+        let refreshed = platform.requests(Token).await.len();
+        edit("AccessToken", "expires_on", "0");
+        edit(section, field, "another");
+        assert_eq!(browser.get(app.at("/graph")).await.status, 302, "{field}");
+        assert_eq!(platform.requests(Token).await.len(), refreshed, "{section} {field}");
+        app.edit_session(|session| *session = good.clone());
+    }
+}
+
+#[tokio::test]
+async fn an_access_token_near_its_end_is_renewed() {
+    let platform = Platform::start().await;
+    let app = platform.app(&[]).await;
+    let browser = app.browser();
+    platform.sign_in(&app, &browser, "/graph").await;
+    for (field, left, refreshes) in
+        [("expires_on", 310, 0), ("expires_on", 295, 1), ("refresh_on", 10, 0), ("refresh_on", -10, 1)]
+    {
+        let refreshed = platform.requests(Token).await.len();
+        app.edit_token_cache(|cache| {
+            for entry in cache["AccessToken"].as_object_mut().unwrap().values_mut() {
+                entry[field] = (now() + left).to_string().into();
+            }
+        });
+        assert_eq!(browser.get(app.at("/graph")).await.status, 200);
+        assert_eq!(platform.requests(Token).await.len(), refreshed + refreshes, "{field} in {left} s");
+    }
+}
+
+#[tokio::test]
+async fn of_nine_sign_ins_under_way_the_oldest_is_over() {
+    let platform = Platform::start().await;
+    let app = platform.app(&[]).await;
+    for path in PROTECTED {
+        let browser = app.browser();
+        let mut callbacks = Vec::new();
+        for _ in 0..9 {
+            callbacks.push(platform.callback(&browser.get(app.at(path)).await));
+        }
+        browser.get(&callbacks[0]).await.assert_error_page(400);
+        for callback in &callbacks[1..] {
+            assert_eq!(browser.get(callback).await.location(), path);
+        }
     }
 }
 
