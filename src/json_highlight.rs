@@ -4,8 +4,9 @@ use std::io::Write;
 
 use tera::{Kwargs, State, TeraResult, Value, escape_html};
 
-/// The template filter that colours a JSON text: it puts a span around each key (class `k`), string (`s`), number (`n`),
-/// `true` or `false` (`b`) and `null` (`z`). All else is only escaped, so what comes out is safe HTML whatever goes in.
+/// The template filter that colours a JSON text: it puts a span around each key (class `k`), string (`s`), number
+/// (`n`), `true` or `false` (`b`) and `null` (`z`). All else is only escaped, so what comes out is safe HTML whatever
+/// goes in.
 pub fn json_highlight(json: &str, _: Kwargs, _: &State) -> TeraResult<Value> {
     let mut html = Vec::with_capacity(4 * json.len());
     let mut rest = json;

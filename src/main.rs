@@ -1,5 +1,5 @@
-//! A web app that signs users in with Microsoft Entra ID and calls Microsoft Graph as them. It is a sample to be read: each
-//! handler in `routes` does every step of the protocol in its own body, and nothing here decides who gets in.
+//! A web app that signs users in with Microsoft Entra ID and calls Microsoft Graph as them. It is a sample to be read:
+//! each handler in `routes` does every step of the protocol in its own body, and nothing here decides who gets in.
 
 // <ms_docref_import_modules>
 use std::io::{self, IsTerminal as _};
@@ -39,12 +39,13 @@ mod settings;
 /// For `/style.css`: everything of a page comes from this app.
 const STYLE: &str = include_str!("../templates/style.css");
 
-/// On every answer. Nothing but our own stylesheet is loaded, nothing is kept by caches, no address is passed on, and no
-/// other site may put a page of ours into a frame (RFC 9700 section 4.16).
+/// On every answer. Nothing but our own stylesheet is loaded, nothing is kept by caches, no address is passed on, and
+/// no other site may put a page of ours into a frame (RFC 9700 section 4.16).
 const HEADERS: [(HeaderName, &str); 4] = [
     (
         header::CONTENT_SECURITY_POLICY,
-        "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+        "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'none'; \
+         base-uri 'none'",
     ),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
@@ -101,8 +102,8 @@ async fn run() -> Result<(), Vec<String>> {
     ]);
     loaded.map_err(|err| vec![format!("templates: {err}")])?;
 
-    // One client for all calls, so that connections are shared. It follows no redirects: the answer to a request that carries
-    // a secret or a token comes from the address that it was sent to, or it is none.
+    // One client for all calls, so that connections are shared. It follows no redirects: the answer to a request that
+    // carries a secret or a token comes from the address that it was sent to, or it is none.
     let http = reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(5))
         .timeout(Duration::from_secs(15))
@@ -133,87 +134,73 @@ async fn run() -> Result<(), Vec<String>> {
     }
 
     // <ms_docref_openid_metadata>
-    // What the identity platform says of itself (OpenID Connect Discovery 1.0 section 4): its endpoints, its keys, its name. As
-    // MSAL's client does, it is asked for once, at start, so that a wrong AUTHORITY shows here and not at the first sign-in.
-    let metadata_url = format!("{}/v2.0/.well-known/openid-configuration", settings.authority);
+    // What the identity platform says of itself (OpenID Connect Discovery 1.0 section 4): its endpoints, its keys, its
+    // name. As MSAL's client does, the app asks once, at start, so that a wrong AUTHORITY shows here and not at the
+    // first sign-in.
+    let authority = settings.authority.as_str();
+    let wrong = |what: &str| vec![format!("AUTHORITY = {authority:?}: {what}")];
+    let metadata_url = format!("{authority}/v2.0/.well-known/openid-configuration");
     let mut tries = 0;
-    settings.openid_metadata = loop {
+    let metadata: Value = loop {
         tries += 1;
         let sent = async {
             let response = http.get(&metadata_url).timeout(Duration::from_secs(5)).send().await?;
             Ok::<_, reqwest::Error>((response.status().as_u16(), response.bytes().await?))
         };
-        let failure = match sent.await {
-            Ok((200, body)) => match serde_json::from_slice::<Value>(&body) {
+        let (may_pass, failure) = match sent.await {
+            Ok((200, body)) => match serde_json::from_slice(&body) {
                 Ok(metadata) => break metadata,
-                Err(_) => "it answered, but not with OpenID metadata".to_owned(),
+                Err(_) => (true, "it answered, but not with OpenID metadata".to_owned()),
             },
+            // "No such tenant" stays so, however often one asks.
             Ok((status, body)) => {
                 let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
-                let failure =
-                    format!("it answered {status}, {:?}", answer["error_description"].as_str().unwrap_or_default());
-                // "No such tenant" stays so, however often one asks.
-                if status < 500 && status != 429 {
-                    return Err(vec![format!(
-                        "AUTHORITY = {:?}: {failure}; {metadata_url} must work in a browser",
-                        settings.authority
-                    )]);
-                }
-                failure
+                let description = answer["error_description"].as_str().unwrap_or_default();
+                (status == 429 || status >= 500, format!("it answered {status}, {description:?}"))
             }
+            // The last source says what went wrong: the name, the connection, the certificate, the time limit.
             Err(err) => {
-                // The last source says what went wrong: the name, the connection, the certificate, the time limit.
                 let mut cause: &dyn std::error::Error = &err;
                 while let Some(source) = cause.source() {
                     cause = source;
                 }
-                format!("it cannot be reached: {cause}; check its spelling and the network")
+                (true, format!("it cannot be reached: {cause}; check its spelling and the network"))
             }
         };
-        if tries == 3 {
-            return Err(vec![format!(
-                "AUTHORITY = {:?}: {failure}; {metadata_url} must work in a browser",
-                settings.authority
-            )]);
+        if !may_pass || tries == 3 {
+            return Err(wrong(&format!("{failure}; {metadata_url} must work in a browser")));
         }
         warn!("AUTHORITY: {failure:?}, trying again");
         tokio::time::sleep(Duration::from_secs(1)).await;
     };
-    // Its name must be that of AUTHORITY (section 4.3), or, as Microsoft writes it, have the tenant's id in place of its domain,
-    // or the gap {tenantid} for all tenants. External ID uses the tenant's id in the host name too.
-    let issuer = settings.openid_metadata["issuer"].as_str().unwrap_or_default();
-    let (authority, named) = (Url::parse(&settings.authority), Url::parse(issuer));
-    let (Ok(authority), Ok(named)) = (authority, named) else {
-        return Err(vec![format!("AUTHORITY = {:?}: its metadata names no issuer: {issuer:?}", settings.authority)]);
+    // Its name must be that of AUTHORITY (section 4.3), or, as Microsoft writes it, have the tenant's id, a GUID, in
+    // place of its domain, or the gap {tenantid} for all tenants. External ID has the tenant's id in the host name too.
+    let issuer = metadata["issuer"].as_str().unwrap_or_default();
+    let (Ok(asked), Ok(named)) = (Url::parse(authority), Url::parse(issuer)) else {
+        return Err(wrong(&format!("its metadata names no issuer: {issuer:?}")));
     };
     let is_external_id = |url: &Url| url.host_str().is_some_and(|host| host.ends_with(".ciamlogin.com"));
-    let same_origin = authority.origin() == named.origin()
-        || is_external_id(&authority) && is_external_id(&named) && named.scheme() == "https" && named.port().is_none();
-    let after_host = issuer.splitn(4, '/').nth(3).unwrap_or_default().trim_end_matches('/');
-    let is_tenant = after_host.strip_suffix("/v2.0").is_some_and(|tenant| {
-        let is_hyphen = |at| [8, 13, 18, 23].contains(&at);
-        let is_right = |(at, byte): (usize, u8)| {
-            if is_hyphen(at) { byte == b'-' } else { byte.is_ascii_hexdigit() }
-        };
-        tenant == "{tenantid}" || tenant.len() == 36 && tenant.bytes().enumerate().all(is_right)
+    let is_sibling =
+        is_external_id(&asked) && is_external_id(&named) && (named.scheme(), named.port()) == ("https", None);
+    let path = issuer.splitn(4, '/').nth(3).unwrap_or_default().trim_end_matches('/');
+    let is_tenant = path.strip_suffix("/v2.0").is_some_and(|tenant| {
+        let is_hex_or_hyphen = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
+        let is_guid = tenant.split('-').map(str::len).eq([8, 4, 4, 4, 12]) && tenant.bytes().all(is_hex_or_hyphen);
+        is_guid || tenant == "{tenantid}"
     });
-    if issuer.trim_end_matches('/') != format!("{}/v2.0", settings.authority) && !(same_origin && is_tenant) {
-        return Err(vec![format!(
-            "AUTHORITY = {:?}: its metadata is that of another issuer, {issuer:?}",
-            settings.authority
-        )]);
+    let is_of_tenant = is_tenant && (asked.origin() == named.origin() || is_sibling);
+    if issuer.trim_end_matches('/') != format!("{authority}/v2.0") && !is_of_tenant {
+        return Err(wrong(&format!("its metadata is that of another issuer, {issuer:?}")));
     }
+    // Secrets, codes and tokens go to these addresses, and keys come from there.
     for endpoint in ["authorization_endpoint", "token_endpoint", "jwks_uri", "end_session_endpoint"] {
-        let is_optional = endpoint == "end_session_endpoint";
-        let address = &settings.openid_metadata[endpoint];
-        if !(address.as_str().is_some_and(settings::is_https_or_loopback) || address.is_null() && is_optional) {
-            return Err(vec![format!(
-                "AUTHORITY = {:?}: the {endpoint} in its metadata is no https address: {:?}",
-                settings.authority,
-                address.as_str().unwrap_or_default()
-            )]);
+        let address = metadata[endpoint].as_str().unwrap_or_default();
+        let is_left_out = endpoint == "end_session_endpoint" && metadata[endpoint].is_null();
+        if !settings::is_https_or_loopback(address) && !is_left_out {
+            return Err(wrong(&format!("the {endpoint} in its metadata is no https address: {address:?}")));
         }
     }
+    settings.openid_metadata = metadata;
     info!("OpenID metadata loaded; the app registration must have the redirect URI {}", settings.redirect_uri);
     // </ms_docref_openid_metadata>
 
@@ -232,9 +219,10 @@ async fn run() -> Result<(), Vec<String>> {
     let http = web::Data::new(http);
     let templates = web::Data::new(templates);
     let mut server = HttpServer::new(move || {
-        // The cookie holds the session id and nothing else. Browsers send it only to this host (__Host-, RFC 6265bis section
-        // 4.1.3), out of scripts' reach, and with links from elsewhere, such as the redirect from the identity platform, but
-        // not with other sites' forms (SameSite=Lax). All ports of localhost share cookies, hence the name.
+        // The cookie holds the session id and nothing else. Browsers send it only to this host (__Host-, RFC 6265bis
+        // section 4.1.3), out of scripts' reach, and with links from elsewhere, such as the redirect from the identity
+        // platform, but not with other sites' forms (SameSite=Lax). All ports of localhost share cookies, hence the
+        // name.
         let session_middleware = SessionMiddleware::builder(sessions.clone(), cookie_key.clone())
             .cookie_name(if is_https { "__Host-rust-webapp-session" } else { "rust-webapp-session" }.to_owned())
             .cookie_content_security(actix_session::config::CookieContentSecurity::Signed)
@@ -302,8 +290,8 @@ fn listen(host: &str, port: u16) -> Result<Vec<TcpListener>, String> {
                 }
                 Err(err) if err.kind() == io::ErrorKind::AddrInUse => {
                     return Err(format!(
-                        "PORT = {port}: another program uses it on {}; end that program or choose another PORT, which must then \
-                         be in the registered redirect URI too (on macOS, AirPlay Receiver uses 5000)",
+                        "PORT = {port}: another program uses it on {}; end that program or choose another PORT, which \
+                         must then be in the registered redirect URI too (on macOS, AirPlay Receiver uses 5000)",
                         address.ip()
                     ));
                 }
@@ -319,8 +307,8 @@ fn listen(host: &str, port: u16) -> Result<Vec<TcpListener>, String> {
     }
 }
 
-/// Presents what the handlers answered, and decides nothing: headers, error pages, the request log, and the one name among
-/// this machine's names under which the session cookie will be found again.
+/// Presents what the handlers answered, and decides nothing: headers, error pages, the request log, and the one name
+/// among this machine's names under which the session cookie will be found again.
 async fn present(
     settings: web::Data<Settings>,
     templates: web::Data<Tera>,
@@ -329,7 +317,8 @@ async fn present(
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let request = format!("{} {:?}", req.method(), req.path());
 
-    // The browser keeps cookies for localhost and 127.0.0.1 apart, and the identity platform sends it to REDIRECT_URI's host.
+    // The browser keeps cookies for localhost and 127.0.0.1 apart, and the identity platform sends it to REDIRECT_URI's
+    // host.
     let asked =
         req.headers().get(header::HOST).and_then(|host| Url::parse(&format!("http://{}", host.to_str().ok()?)).ok());
     if let (Some(asked), Ok(mut home)) = (asked, Url::parse(&settings.redirect_uri)) {
@@ -360,7 +349,8 @@ async fn present(
         Ok(response) => {
             let status = response.status();
             let mut response = if status.is_client_error() || status.is_server_error() {
-                // Only sentences that a handler wrote for the browser are shown; of any other error the log has the cause.
+                // Only sentences that a handler wrote for the browser are shown; of any other error the log has the
+                // cause.
                 let message = response.response().error().and_then(|err| {
                     let text = err.as_error::<InternalError<String>>().map(ToString::to_string);
                     let message =
@@ -379,6 +369,10 @@ async fn present(
             } else {
                 response.map_into_boxed_body()
             };
+            if status == StatusCode::METHOD_NOT_ALLOWED {
+                // RFC 9110 section 15.5.6; every route here is to be read, and no more.
+                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+            }
             add_headers(response.headers_mut());
             info!("{request}: {status}");
             Ok(response)

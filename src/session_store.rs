@@ -1,7 +1,7 @@
 //! Where sessions live: `SESSION_TYPE = "filesystem"` keeps one readable JSON file a session, `"redis"` one value.
 //!
-//! The browser has only the session id, in a signed cookie; tokens never leave the server. actix-session loads a session
-//! before the handler runs and writes it back, whole, after it. Three rules hold with both kinds:
+//! The browser has only the session id, in a signed cookie; tokens never leave the server. actix-session loads a
+//! session before the handler runs and writes it back, whole, after it. Three rules hold with both kinds:
 //! - An update never brings back a session that was deleted meanwhile: signing out wins.
 //! - A session that nobody has signed in to ends after ten minutes, so visitors who never sign in leave little behind.
 //! - A session that someone has signed in to ends PERMANENT_SESSION_LIFETIME after the sign-in, however busy it is.
@@ -145,7 +145,8 @@ fn out_of_order(cause: anyhow::Error) -> anyhow::Error {
     cause
 }
 
-/// Writes a session as JSON that a person can read: each value is the JSON that the handler put there, not a text of it.
+/// Writes a session as JSON that a person can read: each value is the JSON that the handler put there, not a text of
+/// it.
 fn to_json(state: SessionState, expires_on: Option<u64>) -> serde_json::Result<Vec<u8>> {
     let mut values = BTreeMap::new();
     if let Some(expires_on) = expires_on {
@@ -229,7 +230,8 @@ impl SessionFiles {
         }
     }
 
-    /// Writes beside the file and then renames, so that a reader, or a crash, finds the old session or the new one, whole.
+    /// Writes beside the file and then renames, so that a reader, or a crash, finds the old session or the new one,
+    /// whole.
     fn write(&self, name: &str, state: SessionState, expires_on: u64) -> io::Result<()> {
         let json = to_json(state, Some(expires_on))?;
         let unfinished = self.folder.join(format!("{name}.{:016x}.tmp", rand::random::<u64>()));
@@ -378,7 +380,8 @@ impl SessionsInRedis {
         Ok(self.ask(redis::cmd("SET").arg((Self::key(name), json, "EX", lifetime))).await?)
     }
 
-    /// One command, so that nothing happens in between: XX writes only what is still there, KEEPTTL leaves its end alone.
+    /// One command, so that nothing happens in between: XX writes only what is still there, KEEPTTL leaves its end
+    /// alone.
     async fn update(&self, name: &str, state: SessionState, lifetime: u64) -> anyhow::Result<()> {
         let mut command = redis::cmd("SET");
         let signed_in = is_signed_in(&state);

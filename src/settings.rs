@@ -108,7 +108,8 @@ impl Settings {
             authority: authority.trim_end_matches('/').to_owned(),
             scope: take(
                 "SCOPE",
-                "one or more delegated permissions separated by spaces; openid, profile and offline_access are added anyway",
+                "one or more delegated permissions separated by spaces; openid, profile and offline_access are added \
+                 anyway",
                 &|value| {
                     let reserved = ["openid", "profile", "offline_access"];
                     value.split_whitespace().next().is_some()
@@ -122,7 +123,8 @@ impl Settings {
                 .unwrap_or_default(),
             redirect_uri: take(
                 "REDIRECT_URI",
-                "nothing, or an https address (http for this machine only) with the path /auth/redirect and nothing after it",
+                "nothing, or an https address (http for this machine only) with the path /auth/redirect and nothing \
+                 after it",
                 &|value| value.is_empty() || is_redirect_uri(value),
             ),
             secret_key: take("SECRET_KEY", "nothing, or at least 32 bytes", &|value| {
@@ -176,7 +178,8 @@ impl Settings {
             (
                 "AUTHORITY",
                 &self.authority,
-                "https://login.microsoftonline.com/ and the \"Directory (tenant) ID\" of the app registration's Overview page",
+                "https://login.microsoftonline.com/ and the \"Directory (tenant) ID\" of the app registration's \
+                 Overview page",
             ),
         ];
         // An empty LISTEN_HOST has its line already.
@@ -188,8 +191,8 @@ impl Settings {
                 );
             } else if is_elsewhere {
                 errors.push(format!(
-                    "LISTEN_HOST = {:?}: the demo tenant lets anyone in, so it runs on localhost, 127.0.0.1 or ::1 only; \
-                     give CLIENT_ID, CLIENT_CREDENTIAL and AUTHORITY to listen elsewhere",
+                    "LISTEN_HOST = {:?}: the demo tenant lets anyone in, so it runs on localhost, 127.0.0.1 or ::1 \
+                     only; give CLIENT_ID, CLIENT_CREDENTIAL and AUTHORITY to listen elsewhere",
                     self.listen_host
                 ));
             }

@@ -141,8 +141,8 @@ pub fn start(listeners: Vec<TcpListener>, redirect_uri: &str, token_lifetime: u6
             .add(("Cache-Control", "no-store, no-cache"));
         App::new().wrap(headers).app_data(tenant.clone()).configure(routes)
     });
-    // Longer than the app's client keeps an idle connection, which is 90 s: or it would now and then send a request over one
-    // that is being closed here.
+    // Longer than the app's client keeps an idle connection, which is 90 s: or it would now and then send a request
+    // over one that is being closed here.
     let server = server.workers(1).disable_signals().keep_alive(Duration::from_secs(120));
     let server = listeners.into_iter().try_fold(server, HttpServer::listen)?.run();
     let endpoint = format!("{origin}/v1.0/me");
@@ -209,7 +209,9 @@ impl<T> Issued<T> {
     fn kept(&self) -> MutexGuard<'_, VecDeque<(Instant, String, T)>> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         // All live equally long, so the first to come are the first to go.
-        while kept.pop_front_if(|(issued, ..)| issued.elapsed() >= self.lifetime).is_some() {}
+        while kept.front().is_some_and(|(issued, ..)| issued.elapsed() >= self.lifetime) {
+            kept.pop_front();
+        }
         kept
     }
 

@@ -1,4 +1,5 @@
-//! `GET /admin`: for signed-in users who have the app role `admin`. Shows the claims of the id token, `roles` among them.
+//! `GET /admin`: for signed-in users who have the app role `admin`. Shows the claims of the id token, `roles` among
+//! them.
 
 use actix_session::Session;
 use actix_web::error::{Error, ErrorForbidden, ErrorInternalServerError};
@@ -59,9 +60,9 @@ pub async fn admin(
             let sub = id_token_claims["sub"].as_str().unwrap_or_default();
             warn!("403: the user {sub:?} lacks the app role admin, the roles in the id token are {roles:?}");
             return Err(ErrorForbidden(format!(
-                "User is missing a required role. The role needed is \"admin\"; the roles in the id token are {roles}. Assign the role \
-                 in the Microsoft Entra admin center, under Enterprise applications > (this app) > Users and groups, then sign \
-                 out and in again."
+                "User is missing a required role. The role needed is \"admin\"; the roles in the id token are \
+                 {roles}. Assign the role in the Microsoft Entra admin center, under Enterprise applications > (this \
+                 app) > Users and groups, then sign out and in again."
             )));
         }
         // </ms_docref_require_admin_role_authNZ>
@@ -82,9 +83,9 @@ pub async fn admin(
     // section 3.1.2.1). Three secrets, new for each sign-in, tie its two legs to each other and to this browser (RFC
     // 9700 section 2.1):
     // - state comes back with the browser, so that nobody can slip it somebody else's code (RFC 6749 section 10.12);
-    // - nonce comes back in the id token, so that nobody can slip in another sign-in's (OpenID Connect Core section 15.5.2);
-    // - code_verifier stays here until the code is redeemed, authorize gets its hash, so that a stolen code is worth nothing
-    //   (PKCE, RFC 7636 section 4).
+    // - nonce comes back in the id token, so that nobody can slip in another one (OpenID Connect Core section 15.5.2);
+    // - code_verifier stays here until the code is redeemed, and authorize gets its hash, so that nobody can use a
+    //   stolen code (PKCE, RFC 7636 section 4).
     info!("sign-in needed, {reason}: redirecting to the authorization endpoint");
     let random = || URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let (state, nonce, code_verifier) = (random(), random(), random());

@@ -1,5 +1,5 @@
-//! `GET /auth/redirect`: the second leg of the auth code flow. The browser brings a code, which becomes tokens, which become
-//! a signed-in session, if all checks hold; nothing is stored before they do.
+//! `GET /auth/redirect`: the second leg of the auth code flow. The browser brings a code, which becomes tokens, which
+//! become a signed-in session, if all checks hold; nothing is stored before they do.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -24,14 +24,15 @@ use url::{Url, form_urlencoded};
 
 use crate::settings::Settings;
 
-/// The identity platform's signing keys (RFC 7517), and when they were fetched: one copy for all sign-ins, for 24 hours.
+/// The identity platform's signing keys (RFC 7517), and when they were fetched: one copy for all sign-ins, for 24
+/// hours.
 static SIGNING_KEYS: Mutex<Option<(Instant, Vec<Value>)>> = Mutex::const_new(None);
 
 /// Completes a sign-in and redirects to the page that it was started for.
 ///
 /// # Errors
-/// 400 if the sign-in was not started in this browser or is over, 403 if it was declined, 401 if the id token fails a check,
-/// 502, 503 or 504 if the identity platform does not do its part; the page says which and why.
+/// 400 if the sign-in was not started in this browser or is over, 403 if it was declined, 401 if the id token fails a
+/// check, 502, 503 or 504 if the identity platform does not do its part; the page says which and why.
 pub async fn authorized(
     req: HttpRequest,
     session: Session,
@@ -189,12 +190,12 @@ pub async fn authorized(
                 let answer = serde_json::from_slice(&body).unwrap_or_default();
                 Ok::<_, reqwest::Error>((response.status().as_u16(), answer))
             };
-            let (status, mut jwks): (u16, Value) = sent.await.unwrap_or_else(|err| {
+            let (status, jwks): (u16, Value) = sent.await.unwrap_or_else(|err| {
                 warn!("no signing keys from the identity platform: {err:?}");
                 (if err.is_timeout() { 504 } else { 502 }, Value::Null)
             });
-            match (status, jwks["keys"].take()) {
-                (200, Value::Array(keys)) => *signing_keys = Some((Instant::now(), keys)),
+            match (status, jwks["keys"].as_array()) {
+                (200, Some(keys)) => *signing_keys = Some((Instant::now(), keys.clone())),
                 (429 | 503, _) => {
                     return Err(ErrorServiceUnavailable("The identity platform is busy. Try again in a minute."));
                 }
@@ -363,7 +364,8 @@ pub async fn authorized(
     if !answer["refresh_token"].is_string() && (expires_in < 60 || !covers_scope) {
         warn!("refused: no refresh token, and an access token for {expires_in} s and {target:?}");
         return Err(ErrorBadGateway(
-            "The identity platform sent an access token that is of no use, and none to renew it with. Look at SCOPE in the settings.",
+            "The identity platform sent an access token that is of no use, and none to renew it with. Look at SCOPE \
+             in the settings.",
         ));
     }
 
@@ -380,8 +382,8 @@ pub async fn authorized(
     info!("signed in: {:?}, redirecting to the page asked for", id_token_claims["sub"].as_str().unwrap_or_default());
 
     // Back to the page asked for, which must be one of ours (RFC 9700 section 4.11: no open redirector). A second
-    // slash, or the backslash that browsers take for one, would begin another host's name, even after a tab or line end,
-    // which they skip.
+    // slash, or the backslash that browsers take for one, would begin another host's name, even after a tab or line
+    // end, which they skip.
     let post_sign_in_url = flow["post_sign_in_url"].as_str().filter(|url| {
         url.starts_with('/') && !url[1..].starts_with(['/', '\\']) && url.bytes().all(|byte| byte.is_ascii_graphic())
     });

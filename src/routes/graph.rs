@@ -93,8 +93,8 @@ pub async fn graph(
         let mut refresh_tokens: Vec<Value> = entries("RefreshToken").filter(is_of_account).cloned().collect();
         refresh_tokens.sort_by_key(|entry| Reverse(time(entry, "last_modification_time")));
         let mut refresh_tokens = refresh_tokens.into_iter();
-        // A sign-in that answered a challenge is noted in `user`, for one visit. If that very visit is challenged again,
-        // another sign-in would only be the next turn of a loop.
+        // A sign-in that answered a challenge is noted in `user`, for one visit. If that very visit is challenged
+        // again, another sign-in would only be the next turn of a loop.
         let challenge_answered = !user["claims_challenge"].is_null();
         if challenge_answered {
             session.insert("user", json!({ "id_token": user["id_token"], "id_token_claims": id_token_claims }))?;
@@ -196,7 +196,8 @@ pub async fn graph(
                 if let Some(check) = ["iss", "sub"].iter().find(|claim| claims[**claim] != id_token_claims[**claim]) {
                     warn!("refused: {check} of the refreshed id token is not that of the signed-in user");
                     return Err(ErrorUnauthorized(format!(
-                        "The id token that came with a refresh cannot be trusted: its {check} is not that of the signed-in user."
+                        "The id token that came with a refresh cannot be trusted: its {check} is not that of the \
+                         signed-in user."
                     )));
                 }
             }
@@ -301,8 +302,8 @@ pub async fn graph(
             warn!("no answer from Microsoft Graph: {err:?}");
             (if err.is_timeout() { 504 } else { 502 }, Value::Null, Vec::new())
         });
-        // A claims challenge among the challenges (RFC 9110 section 11.6.1): Graph wants a token that is fresher or comes
-        // with more, because of an event or a policy. The claims are JSON in base64.
+        // A claims challenge among the challenges (RFC 9110 section 11.6.1): Graph wants a token that is fresher or
+        // comes with more, because of an event or a policy. The claims are JSON in base64.
         let claims_challenge = (challenges.iter())
             .flat_map(|challenges| http_auth::parse_challenges(challenges.to_str().unwrap_or("")).unwrap_or_default())
             .filter(|challenge| challenge.scheme.eq_ignore_ascii_case("Bearer"))
@@ -352,9 +353,9 @@ pub async fn graph(
     // section 3.1.2.1). Three secrets, new for each sign-in, tie its two legs to each other and to this browser (RFC
     // 9700 section 2.1):
     // - state comes back with the browser, so that nobody can slip it somebody else's code (RFC 6749 section 10.12);
-    // - nonce comes back in the id token, so that nobody can slip in another sign-in's (OpenID Connect Core section 15.5.2);
-    // - code_verifier stays here until the code is redeemed, authorize gets its hash, so that a stolen code is worth nothing
-    //   (PKCE, RFC 7636 section 4).
+    // - nonce comes back in the id token, so that nobody can slip in another one (OpenID Connect Core section 15.5.2);
+    // - code_verifier stays here until the code is redeemed, and authorize gets its hash, so that nobody can use a
+    //   stolen code (PKCE, RFC 7636 section 4).
     info!("sign-in needed, {reason}: redirecting to the authorization endpoint");
     let random = || URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let (state, nonce, code_verifier) = (random(), random(), random());

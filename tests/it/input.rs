@@ -162,7 +162,9 @@ async fn wrong_methods_and_unknown_paths() {
     for path in ["/", "/graph", "/admin", "/auth/redirect", "/logout", "/style.css"] {
         for method in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"] {
             let request = browser.client.request(method.parse().unwrap(), app.at(path)).body("state=x&code=y");
-            browser.send(request).await.assert_error_page(405);
+            let page = browser.send(request).await;
+            page.assert_error_page(405);
+            assert_eq!(page.headers["allow"], "GET");
         }
     }
     for path in ["/unknown", "/graph/", "/Graph", "/auth", "/auth/redirect/x", "/index.html", "/.env", "/sessions"] {
