@@ -52,6 +52,9 @@ const HEADERS: [(HeaderName, &str); 4] = [
     (header::CACHE_CONTROL, "no-store"),
 ];
 
+/// Linux's error number for an address family that the kernel was built without; the standard library has no name for it.
+const EAFNOSUPPORT: i32 = 97;
+
 /// Exits with 2 if the app cannot start, after one line on stderr for each reason.
 fn main() -> ExitCode {
     match run() {
@@ -296,7 +299,8 @@ fn listen(host: &str, port: u16) -> Result<Vec<TcpListener>, String> {
                     ));
                 }
                 // A machine without IPv6, or without IPv4, has one address less.
-                Err(err) if err.kind() == io::ErrorKind::AddrNotAvailable || err.raw_os_error() == Some(97) => {}
+                Err(err) if err.kind() == io::ErrorKind::AddrNotAvailable => {}
+                Err(err) if err.raw_os_error() == Some(EAFNOSUPPORT) => {}
                 Err(err) => return Err(format!("LISTEN_HOST = {host:?}, PORT = {port}: {err}")),
             }
         }
@@ -323,7 +327,9 @@ async fn present(
         req.headers().get(header::HOST).and_then(|host| Url::parse(&format!("http://{}", host.to_str().ok()?)).ok());
     if let (Some(asked), Ok(mut home)) = (asked, Url::parse(&settings.redirect_uri)) {
         let is_loopback = |url: &Url| url.host_str().is_some_and(settings::is_loopback);
-        if is_loopback(&asked) && is_loopback(&home) && asked.host() != home.host() {
+        // Another port is a proxy's, whose visitors are elsewhere already.
+        let is_same_port = asked.port_or_known_default() == home.port_or_known_default();
+        if is_loopback(&asked) && is_loopback(&home) && is_same_port && asked.host() != home.host() {
             home.set_path(req.path());
             home.set_query(req.uri().query());
             info!("{request}: redirecting from {} to the name in REDIRECT_URI", asked.host_str().unwrap_or_default());
@@ -345,6 +351,7 @@ async fn present(
             status.to_string()
         })
     };
+    let cookies = req.headers().get(header::COOKIE).and_then(|sent| sent.to_str().ok()).unwrap_or_default().to_owned();
     match next.call(req).await {
         Ok(response) => {
             let status = response.status();
@@ -369,12 +376,30 @@ async fn present(
             } else {
                 response.map_into_boxed_body()
             };
-            if status == StatusCode::METHOD_NOT_ALLOWED {
-                // RFC 9110 section 15.5.6; every route here is to be read, and no more.
-                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+            // A cookie that the browser has is not sent again: coming late, it would undo what another tab has done since,
+            // a sign-out or a sign-in.
+            let is_known = |set: &HeaderValue| {
+                let pair = set.to_str().ok().and_then(|set| set.split(';').next());
+                pair.is_some_and(|pair| cookies.split("; ").any(|sent| sent == pair))
+            };
+            if response.headers().get(header::SET_COOKIE).is_some_and(is_known) {
+                response.headers_mut().remove(header::SET_COOKIE);
             }
             if status == StatusCode::METHOD_NOT_ALLOWED {
-                // RFC 9110 section 15.5.6; every route here is to be read, and no more.
+                // RFC 9110 section 15.5.6; every route here answers GET only.
+                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+            }
+            // A cookie that the browser has is not sent again: coming late, it would undo what another tab has done since,
+            // a sign-out or a sign-in.
+            let is_known = |set: &HeaderValue| {
+                let pair = set.to_str().ok().and_then(|set| set.split(';').next());
+                pair.is_some_and(|pair| cookies.split("; ").any(|sent| sent == pair))
+            };
+            if response.headers().get(header::SET_COOKIE).is_some_and(is_known) {
+                response.headers_mut().remove(header::SET_COOKIE);
+            }
+            if status == StatusCode::METHOD_NOT_ALLOWED {
+                // RFC 9110 section 15.5.6; every route here answers GET only.
                 response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
             }
             add_headers(response.headers_mut());

@@ -94,10 +94,12 @@ impl Settings {
             }
             value
         };
-        let anything = |_: &str| true;
+        let is_copied_well = |value: &str| value.trim() == value;
 
-        let client_id = take("CLIENT_ID", "", &anything);
-        let client_credential = take("CLIENT_CREDENTIAL", "", &anything);
+        let client_id =
+            take("CLIENT_ID", "the application (client) ID, without white space around it", &is_copied_well);
+        let client_credential =
+            take("CLIENT_CREDENTIAL", "the client secret's Value, without white space around it", &is_copied_well);
         let authority =
             take("AUTHORITY", "https://login.microsoftonline.com/<Directory (tenant) ID>, without /v2.0", &|value| {
                 value.is_empty() || is_authority(value)
@@ -313,6 +315,7 @@ fn is_plain(url: &Url) -> bool {
 
 fn is_authority(address: &str) -> bool {
     is_https_or_loopback(address)
+        && !address.contains(char::is_whitespace)
         && !address.trim_end_matches('/').ends_with("/v2.0")
         && Url::parse(address).is_ok_and(|url| is_plain(&url) && !url.path().trim_matches('/').is_empty())
 }

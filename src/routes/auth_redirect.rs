@@ -49,16 +49,16 @@ pub async fn authorized(
     for (name, value) in form_urlencoded::parse(req.query_string().as_bytes()) {
         repeated |= query.insert(name, value).is_some();
     }
-    // The flow of this state, if this browser started one in the last ten minutes. It is taken out of the session, so
-    // it can be used once, whatever follows. Until here nothing is known of who sent the query, so nothing of it is
-    // shown.
+    // The flow of this state, if this browser started one in the last ten minutes. It is taken out of the session,
+    // whatever follows, so that no later callback can use it; of two at once, the identity platform refuses the second
+    // code. Until here nothing is known of who sent the query, so nothing of it is shown.
     let mut flows = session.get::<Value>("auth_code_flow")?.unwrap_or_default();
     let flow = query.get("state").filter(|_| !repeated).and_then(|state| flows.as_object_mut()?.shift_remove(&**state));
     if flow.is_some() {
         session.insert("auth_code_flow", &flows)?;
     }
     let Some(flow) = flow.filter(|flow| flow["expires_on"].as_i64().is_some_and(|expires_on| now < expires_on)) else {
-        warn!("refused: no sign-in with this state is under way in this session");
+        warn!("refused: no sign-in with this state is under way here, or it is too old, or a parameter is there twice");
         return Err(ErrorBadRequest(
             "This sign-in was not started in this browser, or is over already. Sign in again.",
         ));
@@ -113,11 +113,10 @@ pub async fn authorized(
         warn!("no answer from the token endpoint: {err:?}");
         (if err.is_timeout() { 504 } else { 502 }, Value::Null)
     });
-    // Microsoft's description ends with trace and correlation id, which its support asks for.
-    let (error, description) = (answer["error"].as_str(), answer["error_description"].as_str().unwrap_or("-"));
+    let (error, description) = (answer["error"].as_str(), answer["error_description"].as_str().unwrap_or_default());
     let is_bearer = answer["token_type"].as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("Bearer"));
     if status != 200 || error.is_some() {
-        warn!("the token endpoint answered {status}, {:?}: {description:?}", error.unwrap_or("no error code"));
+        warn!("no tokens from the token endpoint: {status}, {:?}: {description:?}", error.unwrap_or("no error code"));
     }
     match (status, error) {
         (200, None) if answer["access_token"].is_string() && answer["id_token"].is_string() && is_bearer => {}
@@ -128,6 +127,10 @@ pub async fn authorized(
                 "The identity platform did not accept the code of this sign-in. Sign in again.",
             ));
         }
+        // A policy, or a consent that is missing: the user has to do something at the identity platform.
+        (400..=499, Some(error @ ("interaction_required" | "consent_required" | "login_required"))) => {
+            return Err(ErrorForbidden(format!("The identity platform asks for more: {error}: {description}")));
+        }
         (400..=499, Some(error)) => {
             let settings = match error {
                 "invalid_client" => {
@@ -137,16 +140,19 @@ pub async fn authorized(
                 "invalid_scope" | "invalid_resource" => "SCOPE",
                 _ => "CLIENT_ID, AUTHORITY, REDIRECT_URI and SCOPE",
             };
+            // Microsoft's support asks for the two ids, which its descriptions end with, too.
+            let description = description.split("Trace ID:").next().unwrap_or_default().trim_end();
             return Err(ErrorBadGateway(format!(
-                "The identity platform refused this app: {error}: {description} Trace ID: {}. Correlation ID: {}. \
-                 Look at {settings} in the settings.",
+                "The identity platform refused this app: {error}: {description} Look at {settings} in the settings. \
+                 Trace ID: {}. Correlation ID: {}.",
                 answer["trace_id"].as_str().unwrap_or("none"),
                 answer["correlation_id"].as_str().unwrap_or("none"),
             )));
         }
         _ => {
+            warn!("refused: the answer lacks an access token, an id token or the token type Bearer");
             return Err(ErrorBadGateway(
-                "The identity platform is out of order: its answer has not the tokens asked for.",
+                "The identity platform is out of order: its answer lacks the tokens that were asked for.",
             ));
         }
     }
@@ -172,6 +178,7 @@ pub async fn authorized(
         // However many sign-ins wait here, one of them fetches the keys, and none waits more than 15 seconds.
         let deadline = Instant::now() + Duration::from_secs(15);
         let Ok(mut signing_keys) = timeout_at(deadline.into(), SIGNING_KEYS.lock()).await else {
+            warn!("no signing keys in 15 seconds: another sign-in is still fetching them");
             return Err(ErrorGatewayTimeout("The identity platform did not answer in time. Try again."));
         };
         let is_fresh = |(fetched, _): &(Instant, _)| {
@@ -191,9 +198,12 @@ pub async fn authorized(
                 Ok::<_, reqwest::Error>((response.status().as_u16(), answer))
             };
             let (status, jwks): (u16, Value) = sent.await.unwrap_or_else(|err| {
-                warn!("no signing keys from the identity platform: {err:?}");
+                warn!("no answer from the address of the signing keys: {err:?}");
                 (if err.is_timeout() { 504 } else { 502 }, Value::Null)
             });
+            if !jwks["keys"].is_array() {
+                warn!("no signing keys from the identity platform: {status}");
+            }
             match (status, jwks["keys"].as_array()) {
                 (200, Some(keys)) => *signing_keys = Some((Instant::now(), keys.clone())),
                 (429 | 503, _) => {
@@ -263,6 +273,7 @@ pub async fn authorized(
     // realm the tenant that the token endpoint is of, and the account is known by the client_info that came with the
     // tokens.
     let mut token_cache = json!({});
+    // None is held yet; the block below is word for word that of graph.rs, where one is.
     let held_refresh_token = Value::Null;
     let environment = Url::parse(&settings.authority).ok().and_then(|url| Some(url.host_str()?.to_owned()));
     let environment = environment.unwrap_or_default();
@@ -370,7 +381,7 @@ pub async fn authorized(
     }
 
     // 9. Signed in. The session gets a new id, so that one that was planted in the browser before is worth nothing
-    // (session fixation, RFC 9700 section 4.7 and OWASP). Other tabs' flows stay.
+    // (session fixation, OWASP ASVS 5.0 section 7.2.4). Other tabs' flows stay.
     let mut user = json!({ "id_token": id_token, "id_token_claims": id_token_claims });
     if !flow["claims_challenge"].is_null() {
         user["claims_challenge"] = flow["claims_challenge"].clone();

@@ -121,7 +121,8 @@ pub async fn graph(
                     break 'sign_in ("the token cache has neither an access token nor a refresh token", None);
                 };
                 // The refresh token grant (RFC 6749 section 6), authenticated with the client secret (section 2.3.1).
-                info!("no access token with five minutes left in the cache: refreshing it at the token endpoint");
+                let lack = if is_aging { "aging access token" } else { "no access token with five minutes left" };
+                info!("{lack} in the cache: refreshing it at the token endpoint");
                 let grant = [
                     ("client_id", settings.client_id.as_str()),
                     ("client_secret", &settings.client_credential),
@@ -146,16 +147,21 @@ pub async fn graph(
                     warn!("no answer from the token endpoint: {err:?}");
                     (if err.is_timeout() { 504 } else { 502 }, Value::Null)
                 });
-                // What is wrong with this refresh token (RFC 6749 section 5.2) need not be wrong with an older one.
+                // What is wrong with this refresh token (RFC 6749 section 5.2) need not be wrong with an older one, of
+                // which a cache that MSAL wrote may have some.
                 if answer["error"] != "invalid_grant" || refresh_tokens.len() == 0 {
                     break (held_refresh_token, status, answer);
                 }
                 warn!("the token endpoint refused the newest refresh token: trying the one before it");
             };
-            let (error, description) = (answer["error"].as_str(), answer["error_description"].as_str().unwrap_or("-"));
+            let (error, description) =
+                (answer["error"].as_str(), answer["error_description"].as_str().unwrap_or_default());
             let is_bearer = answer["token_type"].as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("Bearer"));
             if status != 200 || error.is_some() {
-                warn!("the token endpoint answered {status}, {:?}: {description:?}", error.unwrap_or("no error code"));
+                warn!(
+                    "no tokens from the token endpoint: {status}, {:?}: {description:?}",
+                    error.unwrap_or("no error code")
+                );
             }
             match (status, error) {
                 (200, None) if answer["access_token"].is_string() && is_bearer => {}
@@ -185,7 +191,10 @@ pub async fn graph(
                          Look at CLIENT_ID, CLIENT_CREDENTIAL and SCOPE in the settings."
                     )));
                 }
-                _ => return Err(ErrorBadGateway("The identity platform is out of order. Try again in a minute.")),
+                _ => {
+                    warn!("refused: the answer lacks an access token or the token type Bearer");
+                    return Err(ErrorBadGateway("The identity platform is out of order. Try again in a minute."));
+                }
             }
 
             // An id token in the answer must be of the user who signed in (OpenID Connect Core section 12.2). It comes
@@ -312,13 +321,13 @@ pub async fn graph(
             .filter(|params: &HashMap<_, _>| params.get("error").is_some_and(|error| error == "insufficient_claims"))
             .filter_map(|params| STANDARD_NO_PAD.decode(params.get("claims")?.trim_end_matches('=')).ok())
             .find_map(|json| serde_json::from_slice::<Value>(&json).ok().filter(Value::is_object));
-        let [code, message] = ["code", "message"].map(|field| answer["error"][field].as_str().unwrap_or("-"));
-        info!("Microsoft Graph answered {status}");
-        if status != 200 {
-            warn!("Microsoft Graph's error is {code:?}: {message:?}");
+        let code = answer["error"]["code"].as_str().unwrap_or("no error code");
+        let message = answer["error"]["message"].as_str().unwrap_or("no message");
+        if status != 200 || !answer.is_object() {
+            warn!("nothing to show from Microsoft Graph: {status}, {code:?}: {message:?}");
         }
         match (status, claims_challenge) {
-            (200, _) if answer.is_object() => {}
+            (200, _) if answer.is_object() => info!("Microsoft Graph answered {status}"),
             (401, Some(claims_challenge)) if !challenge_answered => {
                 break 'sign_in ("Microsoft Graph asks for more claims", Some(claims_challenge));
             }
@@ -333,7 +342,10 @@ pub async fn graph(
             (429 | 503, _) => return Err(ErrorServiceUnavailable("Microsoft Graph is busy. Try again in a minute.")),
             (504, _) => return Err(ErrorGatewayTimeout("Microsoft Graph did not answer in time. Try again.")),
             (400..=499, _) => {
-                return Err(ErrorBadGateway(format!("Microsoft Graph refused the call: {code}: {message}")));
+                return Err(ErrorBadGateway(format!(
+                    "Microsoft Graph refused the call with {status}: {code}: {message} Look at ENDPOINT and SCOPE in the \
+                     settings."
+                )));
             }
             _ => return Err(ErrorBadGateway("Microsoft Graph is out of order. Try again in a minute.")),
         }

@@ -13,10 +13,10 @@ use crate::settings::Settings;
 /// Signs the user out.
 ///
 /// # Errors
-/// 500 if an address among the settings is none, which they are checked for at start.
+/// 500 if the end session endpoint or REDIRECT_URI is no URL; both were checked at start.
 pub async fn logout(session: Session, settings: Data<Settings>) -> Result<HttpResponse, Error> {
     // <ms_docref_logout_user>
-    // The session goes with all that it holds (user, token cache, flows under way), on the server and as a cookie: a
+    // The session goes with all that it holds (user, token cache, flows not yet come back), on the server and as a cookie: a
     // copy of the cookie is worth nothing from now on.
     session.purge();
 
@@ -25,7 +25,7 @@ pub async fn logout(session: Session, settings: Data<Settings>) -> Result<HttpRe
     let end_session_endpoint =
         settings.openid_metadata["end_session_endpoint"].as_str().filter(|_| settings.sso_logout);
     let Some(end_session_endpoint) = end_session_endpoint else {
-        info!("signed out here; single sign-on goes on, as SSO_LOGOUT is false");
+        info!("signed out here; single sign-on goes on, without SSO_LOGOUT or an end session endpoint");
         return Ok(HttpResponse::Found().insert_header((LOCATION, "/")).finish());
     };
 

@@ -1023,6 +1023,26 @@ async fn the_demo_tenant_is_one_tenant_and_sends_nobody_elsewhere() {
     }
 }
 
+#[tokio::test]
+async fn a_cookie_that_the_browser_has_is_not_sent_again() {
+    let app = App::start(&[("DEMO_TOKEN_LIFETIME", "299")]).await;
+    let browser = app.browser();
+    browser.sign_in(&app, "/graph", ADA_WITH_THE_ROLE).await;
+    // This visit changes the session, by a refresh. Its answer may come after a sign-out in another tab.
+    let before = app.token_cache();
+    let page = browser.get(app.at("/graph")).await;
+    assert_eq!((page.status, page.cookies()), (200, Vec::<String>::new()));
+    assert_ne!(app.token_cache(), before);
+}
+
+#[tokio::test]
+async fn a_proxy_on_this_machine_is_not_sent_round_in_circles() {
+    let app = App::start(&[]).await;
+    let browser = app.browser();
+    let page = browser.send(browser.client.get(&app.url).header("Host", "127.0.0.1:1")).await;
+    assert_eq!(page.status, 200);
+}
+
 // --- The log ----------------------------------------------------------------------------------------------------------
 
 #[tokio::test]

@@ -89,6 +89,7 @@ async fn the_readme_shows_the_log_of_a_sign_in() {
     }
 
     // The sequence diagram says the same: each of its steps is in the log, and each line of the log is one of its steps.
+    assert_eq!(readme.matches("```mermaid\n").count(), 1);
     let diagram = block(&readme, "mermaid");
     let steps: Vec<&str> = diagram.lines().filter_map(|line| Some(line.split_once(": ")?.1)).collect();
     for step in &steps {
@@ -139,7 +140,10 @@ async fn the_log_tells_what_follows_a_sign_in() {
 
     let sign_out = log_of(&app, browser.get(app.at("/logout"))).await;
     let signed_out = [
-        ("src/routes/logout.rs", "signed out here; single sign-on goes on, as SSO_LOGOUT is false"),
+        (
+            "src/routes/logout.rs",
+            "signed out here; single sign-on goes on, without SSO_LOGOUT or an end session endpoint",
+        ),
         ("src/main.rs", "GET \"/logout\": 302 Found"),
     ];
     assert_story(&sign_out, &signed_out);

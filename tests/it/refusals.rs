@@ -646,9 +646,9 @@ async fn a_key_of_another_issuer() {
 
 // --- Token answers that are refused --------------------------------------------------------------------------------------
 
-/// Refused with 502, because the answer has not the tokens asked for.
+/// Refused with 502, because the answer lacks the tokens that were asked for.
 async fn refuses_answer(edit: impl FnMut(&mut Answer) + Send + 'static) {
-    refuses(502, "has not the tokens asked for", |platform| platform.on(Token, edit)).await;
+    refuses(502, "lacks the tokens that were asked for", |platform| platform.on(Token, edit)).await;
 }
 
 #[tokio::test]
