@@ -374,6 +374,10 @@ async fn present(
                 // RFC 9110 section 15.5.6; every route here is to be read, and no more.
                 response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
             }
+            if status == StatusCode::METHOD_NOT_ALLOWED {
+                // RFC 9110 section 15.5.6; every route here is to be read, and no more.
+                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+            }
             add_headers(response.headers_mut());
             info!("{request}: {status}");
             Ok(response)

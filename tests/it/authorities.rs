@@ -261,7 +261,7 @@ async fn every_kind_of_authority_signs_in_and_refreshes() {
         assert_eq!(asked(Endpoint::Keys).await, [format!("{endpoints}/discovery/v2.0/keys")]);
         assert_eq!(browser.get(app.at("/graph")).await.status, 200);
         let token_endpoint = format!("{endpoints}/oauth2/v2.0/token");
-        assert_eq!(asked(Endpoint::Token).await, [token_endpoint.clone()]);
+        assert_eq!(asked(Endpoint::Token).await, [token_endpoint.as_str()]);
 
         // As MSAL names them: the authority's host, and the first part of the token endpoint's path.
         let cache = app.token_cache();
@@ -282,7 +282,7 @@ async fn every_kind_of_authority_signs_in_and_refreshes() {
 
         app.edit_token_cache(|cache| cache["AccessToken"] = json!({}));
         assert_eq!(browser.get(app.at("/graph")).await.status, 200);
-        assert_eq!(asked(Endpoint::Token).await, [token_endpoint.clone(), token_endpoint]);
+        assert_eq!(asked(Endpoint::Token).await, [token_endpoint.as_str(), &token_endpoint]);
     }
 }
 

@@ -529,6 +529,18 @@ async fn msal_uses_the_cache_as_this_app_does() {
         assert_eq!(sent.collect::<Vec<_>>(), *tried, "{name}");
         assert!(done.results[0]["access_token"].is_string(), "{name}: {}", done.results[0]);
     }
+
+    // Past refresh_on an error leaves the old access token in use, and the refused refresh token where it is.
+    let mut cache = signed_in.clone();
+    let at = time(access_token(&cache), "cached_at");
+    only(&mut cache, "AccessToken")["refresh_on"] = (at - 1).to_string().into();
+    for error in ["temporarily_unavailable", "invalid_grant"] {
+        platform.on(Endpoint::Token, move |answer| answer.refuse(400, error, "AADSTS90033: Later."));
+        let done = msal.run(&platform, &cache, at, &["acquire_token_silent"], json!({}));
+        assert_eq!(done.refresh_tokens(), [held.as_str().unwrap()]);
+        assert_eq!(done.results[0]["access_token"], access_token(&cache)["secret"]);
+        assert_eq!(done.cache(), cache);
+    }
 }
 
 #[tokio::test]

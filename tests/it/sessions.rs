@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::redirect::Policy;
@@ -41,6 +42,23 @@ pub async fn signed_in(platform: &Platform, app: &App, browser: &Browser) -> Str
 pub fn user_of(page: &Page) -> Option<&str> {
     assert_eq!(page.status, 200, "{}", page.body);
     Some(page.body.split_once("Signed in as <strong><bdi>")?.1.split_once('<')?.0)
+}
+
+/// Starts the app, which must end with 2, and returns what it said, on stderr and in its log.
+pub fn refused_start(folder: &Path, settings: &[(&str, &str)]) -> (String, String) {
+    let mut command = command(folder, settings);
+    let mut process = command.env("PORT", "0").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let started = Instant::now();
+    while process.try_wait().unwrap().is_none() {
+        if started.elapsed() > PATIENCE {
+            process.kill().unwrap();
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    let Output { status, stdout, stderr } = process.wait_with_output().unwrap();
+    let (error, log) = (String::from_utf8(stderr).unwrap(), String::from_utf8(stdout).unwrap());
+    assert_eq!((status.code(), error.lines().count()), (Some(2), 1), "{error}{log}");
+    (error, log)
 }
 
 /// The files of a folder, whatever they are.
@@ -79,7 +97,7 @@ async fn a_session_is_a_private_file_that_a_person_can_read_and_that_does_not_te
     for file in app.session_files() {
         assert!(!file.to_string_lossy().contains(id) && !fs::read_to_string(&file).unwrap().contains(id));
     }
-    assert!(!app.log().contains("other users"));
+    assert!(!app.log().contains("others may write"));
 }
 
 #[tokio::test]
@@ -89,33 +107,31 @@ async fn a_folder_that_others_may_write_to_is_warned_of() {
     fs::create_dir(&sessions).unwrap();
     fs::set_permissions(&sessions, fs::Permissions::from_mode(0o770)).unwrap();
     let app = App::start_in(folder, &[]).await;
-    assert!(app.log().contains("other users of this machine may write sessions there"));
+    assert!(app.log().contains("others may write to it, and who writes a session can be anyone"));
 }
 
 #[tokio::test]
 async fn a_folder_that_cannot_be_used_is_refused_at_start() {
     let folder = folder();
     fs::write(folder.path().join("taken"), "a file").unwrap();
-    let output = command(folder.path(), &[("SESSION_FILE_DIR", "taken"), ("PORT", "0")]).output().unwrap();
-    let error = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    assert!(error.contains("SESSION_FILE_DIR = \"taken\": Not a directory") && error.lines().count() == 1, "{error}");
+    let (error, _) = refused_start(folder.path(), &[("SESSION_FILE_DIR", "taken")]);
+    assert!(error.contains("SESSION_FILE_DIR = \"taken\": Not a directory"), "{error}");
 }
 
-/// Holds back what the token endpoint answers to refreshes, until each is let go. Access tokens live for a second, so that
-/// every /graph needs one.
-pub struct HeldRefreshes {
+/// Holds back what the token endpoint answers to this grant, until each is let go. Access tokens live for a second, so that
+/// every /graph needs a refresh.
+pub struct Held {
     arrivals: mpsc::UnboundedReceiver<()>,
     release: std::sync::mpsc::Sender<()>,
 }
 
-impl HeldRefreshes {
-    pub fn new(platform: &Platform) -> Self {
+impl Held {
+    pub fn new(platform: &Platform, grant_type: &'static str) -> Self {
         let (arrived, arrivals) = mpsc::unbounded_channel();
         let (release, released) = std::sync::mpsc::channel();
         platform.on(Endpoint::Token, move |answer| {
             answer.json["expires_in"] = 1.into();
-            if answer.form["grant_type"] == "refresh_token" {
+            if answer.form["grant_type"] == grant_type {
                 arrived.send(()).unwrap();
                 released.recv_timeout(PATIENCE).unwrap();
             }
@@ -135,7 +151,7 @@ impl HeldRefreshes {
 /// Signs out while a refresh waits at the token endpoint: first so that /graph ends after /logout, then 40 times so that
 /// they race. `sessions` counts what is in the store.
 pub async fn sign_out_wins(platform: &Platform, app: &App, sessions: impl Fn() -> usize) {
-    let mut refreshes = HeldRefreshes::new(platform);
+    let mut refreshes = Held::new(platform, "refresh_token");
     for round in 0..41 {
         let browser = app.browser();
         let cookie = signed_in(platform, app, &browser).await;
@@ -176,6 +192,24 @@ async fn sign_out_wins_over_a_refresh_under_way() {
     let platform = Platform::start().await;
     let app = platform.app(&[]).await;
     sign_out_wins(&platform, &app, || app.session_files().len()).await;
+}
+
+#[tokio::test]
+async fn a_sign_in_outlives_the_session_that_it_was_begun_in() {
+    let platform = Platform::start().await;
+    let app = platform.app(&[]).await;
+    let browser = app.browser();
+    let mut codes = Held::new(&platform, "authorization_code");
+    let callback = platform.callback(&browser.get(app.at("/graph")).await);
+    let (callback_browser, begun_in) = (browser.clone(), app.session_files().remove(0));
+    let signed_in = tokio::spawn(async move { callback_browser.get(callback).await });
+    codes.arrival().await;
+    // As the sweep does after ten minutes.
+    fs::remove_file(begun_in).unwrap();
+    codes.let_go();
+    let signed_in = signed_in.await.unwrap();
+    assert_eq!(signed_in.status, 302, "{}", signed_in.body);
+    assert_eq!(user_of(&browser.get(app.at("/")).await), Some("Cleo Example"));
 }
 
 /// Signs in, as far as the app lives to answer: Err when it does not.
@@ -318,6 +352,8 @@ async fn a_full_disk_costs_a_503_and_no_session() {
     assert_eq!(fs::read(&app.session_files()[0]).unwrap(), before);
     assert_eq!(user_of(&browser.get(app.at("/")).await), Some("Cleo Example"));
     assert_eq!(files_in(&disk.0).len(), 2, "{:?}", files_in(&disk.0));
+    let (error, _) = refused_start(app.folder.path(), &[]);
+    assert!(error.contains("SESSION_FILE_DIR = \"sessions\": No space left on device"), "{error}");
 
     fs::remove_file(filler).unwrap();
     assert_eq!(browser.get(app.at("/graph")).await.status, 200);
@@ -339,9 +375,8 @@ async fn on_a_read_only_disk_pages_are_read_and_a_sign_out_that_did_not_happen_i
     logout.assert_error_page(503);
     assert!(logout.cookies().is_empty());
     assert_eq!(user_of(&browser.get(app.at("/")).await), Some("Ada Example"));
-    let start = command(folder.path(), &[("PORT", "0")]).output().unwrap();
-    assert_eq!(start.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&start.stderr).contains("SESSION_FILE_DIR = \"sessions\": Read-only file system"));
+    let (error, _) = refused_start(folder.path(), &[]);
+    assert!(error.contains("SESSION_FILE_DIR = \"sessions\": Read-only file system"), "{error}");
 
     disk.remount("remount,rw");
     assert_eq!(browser.get(app.at("/logout")).await.status, 302);
@@ -457,6 +492,7 @@ async fn what_has_ended_and_what_a_crash_left_is_swept_up_and_nothing_else() {
         // Somebody else's.
         ("notes.json".to_owned(), "rubb".to_owned(), 1000),
         ("notes.tmp".to_owned(), "rubb".to_owned(), 1000),
+        ("feed.json".to_owned(), "rubb".to_owned(), 1000),
         (format!("{}.txt", name("e")), "rubb".to_owned(), 1000),
         (format!("{}.json", name("x")), "rubb".to_owned(), 1000),
     ];

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::*;
 use crate::platform::*;
 
 /// A cache, and the refresh tokens that are tried with it, in this order.
@@ -270,9 +269,10 @@ async fn all_scopes_are_needed() {
     assert_eq!(platform.token_forms().await[1]["scope"], "A.Read B.Write offline_access openid profile");
 }
 
-/// An identity platform in trouble: what its token endpoint does, and the status of our page when there is no access token to go
-/// on with.
-const TROUBLE: &[(&str, fn(&mut Answer), u16)] = &[
+/// What a token endpoint in trouble is called and does, and the status of our page when there is no access token to go on with.
+type Trouble = (&'static str, fn(&mut Answer), u16);
+
+const TROUBLE: &[Trouble] = &[
     ("500", |answer| answer.say(500, "out of order"), 502),
     ("502", |answer| answer.say(502, "<html>a proxy</html>"), 502),
     ("503", |answer| answer.say(503, ""), 503),
