@@ -197,9 +197,10 @@ async fn run() -> Result<(), Vec<String>> {
     }
     // Secrets, codes and tokens go to these addresses, and keys come from there.
     for endpoint in ["authorization_endpoint", "token_endpoint", "jwks_uri", "end_session_endpoint"] {
-        let address = metadata[endpoint].as_str().unwrap_or_default();
-        let is_left_out = endpoint == "end_session_endpoint" && metadata[endpoint].is_null();
-        if !settings::is_https_or_loopback(address) && !is_left_out {
+        let address = &metadata[endpoint];
+        let is_left_out = endpoint == "end_session_endpoint" && address.is_null();
+        let address = address.as_str().map_or_else(|| address.to_string(), str::to_owned);
+        if !settings::is_https_or_loopback(&address) && !is_left_out {
             return Err(wrong(&format!("the {endpoint} in its metadata is no https address: {address:?}")));
         }
     }

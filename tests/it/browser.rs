@@ -1,7 +1,8 @@
 //! What a person does and sees, in a real browser: headless Chromium, driven by chromedriver.
 //!
-//! Each test has one browser with a profile of its own. When it closes, the browser's log must be free of errors (which is
-//! where violations of the Content-Security-Policy show), and all that it loaded must have come from the app or its tenant.
+//! Each test has one browser with a profile of its own. When it closes, the browser's log must be free of errors (which
+//! is where violations of the Content-Security-Policy show), and all that it loaded must have come from the app or its
+//! tenant.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -184,8 +185,8 @@ impl Chromium {
         self.driver.switch_to_window(window.clone()).await.unwrap();
     }
 
-    /// Closes the browser, once it is clear that all went well in it: its log has nothing but `expected` answers, each a
-    /// path and a status that a browser logs as an error, and nobody else was asked for anything.
+    /// Closes the browser, once it is clear that all went well in it: its log has nothing but `expected` answers, each
+    /// a path and a status that a browser logs as an error, and nobody else was asked for anything.
     async fn close(self, expected: &[(&str, u16)]) {
         let mut unexpected: Vec<String> = Vec::new();
         for entry in self.driver.browser_log().await.unwrap() {
@@ -249,7 +250,8 @@ async fn a_person_signs_in_looks_around_and_signs_out() {
     chromium.follow(SIGN_OUT, HOME).await;
     assert!(!chromium.text().await.contains("Signed in"));
 
-    // Back through all that was seen: each page is asked for anew, so that the next person at this computer sees nothing.
+    // Back through all that was seen: each page is asked for anew, so that the next person at this computer sees
+    // nothing.
     for _ in 0..4 {
         chromium.driver.back().await.unwrap();
         let source = chromium.driver.source().await.unwrap();
@@ -363,7 +365,7 @@ async fn a_keyboard_is_all_it_takes() {
 }
 
 #[tokio::test]
-#[ignore = "needs Chromium: apt-get install chromium chromium-driver, and axe-core: npm install --prefix target/axe axe-core"]
+#[ignore = "needs Chromium: apt-get install chromium chromium-driver; and npm install --prefix target/axe axe-core"]
 async fn no_page_shuts_anyone_out() {
     let axe = concat!(env!("CARGO_MANIFEST_DIR"), "/target/axe/node_modules/axe-core/axe.min.js");
     let axe = fs::read_to_string(axe).expect("axe-core, as npm install --prefix target/axe axe-core brings it");
@@ -420,8 +422,8 @@ async fn no_page_shuts_anyone_out() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// `APP_PNG=app.png cargo test picture -- --ignored` makes the picture anew that the README shows. Without APP_PNG it only
-/// tries whether that could be done.
+/// `APP_PNG=app.png cargo test picture -- --ignored` makes the picture anew that the README shows. Without APP_PNG it
+/// only tries whether that could be done.
 #[tokio::test]
 #[ignore = "needs Chromium: apt-get install chromium chromium-driver"]
 async fn the_picture_shows_the_graph_page() {

@@ -1,5 +1,5 @@
-//! The log tells what happens as the protocol's steps, each with the line of code that took it, and the README shows such a
-//! log and draws its steps.
+//! The log tells what happens as the protocol's steps, each with the line of code that took it, and the README shows
+//! such a log and draws its steps.
 
 use std::fs;
 
@@ -88,7 +88,8 @@ async fn the_readme_shows_the_log_of_a_sign_in() {
         source(line);
     }
 
-    // The sequence diagram says the same: each of its steps is in the log, and each line of the log is one of its steps.
+    // The sequence diagram says the same: each of its steps is in the log, and each line of the log is one of its
+    // steps.
     assert_eq!(readme.matches("```mermaid\n").count(), 1);
     let diagram = block(&readme, "mermaid");
     let steps: Vec<&str> = diagram.lines().filter_map(|line| Some(line.split_once(": ")?.1)).collect();
