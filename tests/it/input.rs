@@ -224,7 +224,7 @@ async fn cookies_of_attackers() {
         format!("{name}=\"{value}"),
         format!("Another-{name}={value}"),
         format!("{name}x={value}"),
-        format!("{name}"),
+        name.clone(),
         "=;=;;;==".to_owned(),
         format!("{name}=x; {}", "a=b; ".repeat(5_000)),
     ] {
