@@ -385,8 +385,8 @@ pub async fn authorized(
     info!("signed in: {:?}", id_token_claims["sub"].as_str().unwrap_or_default());
 
     // Back to the page asked for, which must be one of ours (RFC 9700 section 4.11: no open redirector). A second
-    // slash, or the backslash that browsers take for one, would begin another host's name, even after a tab or line end,
-    // which they skip.
+    // slash, or the backslash that browsers take for one, would begin another host's name, even after a tab or line
+    // end, which they skip.
     let post_sign_in_url = flow["post_sign_in_url"].as_str().filter(|url| {
         url.starts_with('/') && !url[1..].starts_with(['/', '\\']) && url.bytes().all(|byte| byte.is_ascii_graphic())
     });
