@@ -1,5 +1,5 @@
-//! Bad input, from browsers, from the identity platform and Microsoft Graph, and from session files: whatever it is, there is
-//! a page, nothing panics, and nobody gets in by it.
+//! Bad input, from browsers, from the identity platform and Microsoft Graph, and from session files: whatever it is,
+//! there is a page, nothing panics, and nobody gets in by it.
 
 use std::fs;
 use std::sync::Arc;
@@ -134,7 +134,8 @@ async fn long_targets_and_headers() {
         assert_eq!(raw(&app, &get(&app, b"/", &headers)).await.status, 200);
         assert_is_page(&raw(&app, &get(&app, b"/unknown", &headers)).await);
     }
-    // Beyond its own limits, and what HTTP allows, actix-http answers by itself, with nothing, before any of our code runs.
+    // Beyond its own limits, and what HTTP allows, actix-http answers by itself, with nothing, before any of our code
+    // runs.
     let longer = [b"/?", &b"x".repeat(70_000)[..]].concat();
     for (request, status) in [
         (get(&app, b"/", &header("X-Long", 140_000)), 431),
@@ -173,7 +174,7 @@ async fn wrong_methods_and_unknown_paths() {
     assert!(app.session_files().is_empty());
 }
 
-// --- Cookies ---------------------------------------------------------------------------------------------------------------
+// --- Cookies -------------------------------------------------------------------------------------------------------
 
 /// Signs in, and returns the cookie's name and value.
 async fn signed_in(platform: &Platform, app: &App) -> (Browser, String, String) {
@@ -226,7 +227,7 @@ async fn cookies_of_attackers() {
         format!("{name}=\"{value}"),
         format!("Another-{name}={value}"),
         format!("{name}x={value}"),
-        format!("{name}"),
+        name.clone(),
         "=;=;;;==".to_owned(),
         format!("{name}=x; {}", "a=b; ".repeat(5_000)),
     ] {
@@ -394,7 +395,7 @@ fn any_www_authenticate_header_gets_a_page() {
     assert_eq!(runtime.block_on(browser.get(app.at("/graph"))).status, 200);
 }
 
-// --- JSON of other shapes --------------------------------------------------------------------------------------------------
+// --- JSON of other shapes ------------------------------------------------------------------------------------------
 
 fn oddities() -> Vec<Value> {
     vec![Value::Null, json!(true), json!(-7), json!(1e300), json!("text"), json!(["text"]), json!({ "a": 1 })]
@@ -426,7 +427,8 @@ fn variants(value: &Value) -> Vec<(String, Value)> {
         .collect()
 }
 
-/// After a sign-in that was completed each page is one: neither 500, which nobody thought of, nor the next turn of a loop.
+/// After a sign-in that was completed each page is one: neither 500, which nobody thought of, nor the next turn of a
+/// loop.
 async fn pages_follow(app: &App, browser: &Browser, callback: &Page, odd: &str) {
     for path in ["/", "/graph", "/admin"] {
         let page = browser.get(app.at(path)).await;
@@ -616,9 +618,10 @@ async fn any_graph_answer_and_any_challenge_gets_a_page() {
     }
 }
 
-// --- Escaping --------------------------------------------------------------------------------------------------------------
+// --- Escaping ------------------------------------------------------------------------------------------------------
 
-/// HTML, quotes, template syntax, a line of its own for the log, terminal colours, and marks that turn the direction of text.
+/// HTML, quotes, template syntax, a line of its own for the log, terminal colours, and marks that turn the direction
+/// of text.
 const HOSTILE: &str = "<script>alert(\"x\")</script>'\"&{{ 7*1234567 }}\r\nFORGED LINE\u{85}FORGED LINE\u{2028}FORGED LINE\u{1b}[31m\u{202e}\u{2066}\u{200f}\u{0}";
 
 /// Nothing of it works in a page.

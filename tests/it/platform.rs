@@ -1,5 +1,6 @@
-//! A scripted identity platform and Microsoft Graph. Both behave well until a test has them misbehave in one way: `on` edits
-//! what an endpoint answers, `id_token` what its id tokens say and how they are signed. Every request is recorded.
+//! A scripted identity platform and Microsoft Graph. Both behave well until a test has them misbehave in one way:
+//! `on` edits what an endpoint answers, `id_token` what its id tokens say and how they are signed. Every request is
+//! recorded.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -24,7 +25,8 @@ pub const CLIENT_ID: &str = "e4a6f813-70c9-4d2b-b5e1-3c98d07a26f4";
 pub const CLIENT_SECRET: &str = "obviously~invented-client-secret_0";
 pub const SCOPE: &str = "https://graph.microsoft.com/User.Read";
 
-/// RSA keys, made once for all tests. Platforms sign with the first and publish it alone, until a test says otherwise.
+/// RSA keys, made once for all tests. Platforms sign with the first and publish it alone, until a test says
+/// otherwise.
 static RSA_KEYS: LazyLock<[KeyPair; 3]> =
     LazyLock::new(|| std::array::from_fn(|_| KeyPair::generate(KeySize::Rsa2048).unwrap()));
 
@@ -172,7 +174,8 @@ impl Platform {
         self.state.answer_edits.lock().unwrap().insert(endpoint, Box::new(edit));
     }
 
-    /// From now on, edits each id token before it is signed. (To tamper with a signed one, edit the answer of `Token`.)
+    /// From now on, edits each id token before it is signed. (To tamper with a signed one, edit the answer of
+    /// `Token`.)
     pub fn id_token(&self, edit: impl FnMut(&mut IdToken) + Send + 'static) {
         *self.state.id_token_edit.lock().unwrap() = Box::new(edit);
     }

@@ -1,5 +1,6 @@
-//! Nobody gets in who should not. Each test has the identity platform, or the browser, do one thing wrong; those named after
-//! a module of the OpenID Foundation's conformance suite do what that module does. Every one starts at each protected page.
+//! Nobody gets in who should not. Each test has the identity platform, or the browser, do one thing wrong; those
+//! named after a module of the OpenID Foundation's conformance suite do what that module does. Every one starts at
+//! each protected page.
 
 use base64::prelude::*;
 use serde_json::{Value, json};
@@ -77,7 +78,7 @@ fn remove(token: &mut IdToken, claim: &str) {
     token.claims.as_object_mut().unwrap().remove(claim).unwrap();
 }
 
-// --- Sign-ins that are completed -----------------------------------------------------------------------------------------
+// --- Sign-ins that are completed -----------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn idtoken_sig_rs256() {
@@ -270,7 +271,7 @@ async fn an_issuer_for_all_tenants_is_accepted_with_the_tenant_of_the_token() {
     .await;
 }
 
-// --- Id tokens that are refused ------------------------------------------------------------------------------------------
+// --- Id tokens that are refused ------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn invalid_iss() {
@@ -504,7 +505,8 @@ async fn unknown_kid_fetches_the_keys_once_more_and_no_more() {
     let platform = Platform::start().await;
     let app = platform.app(&[]).await;
     platform.id_token(|token| token.header["kid"] = "unknown".into());
-    // One fetch each: at the first sign-in because there are no keys yet, at the others because those at hand are older.
+    // One fetch each: at the first sign-in because there are no keys yet, at the others because those at hand are
+    // older.
     for (path, fetched) in PROTECTED.into_iter().cycle().zip(1..=4) {
         platform.sign_in(&app, &app.browser(), path).await.assert_error_page(401);
         assert_eq!(platform.requests(Keys).await.len(), fetched);
@@ -644,7 +646,7 @@ async fn a_key_of_another_issuer() {
     .await;
 }
 
-// --- Token answers that are refused --------------------------------------------------------------------------------------
+// --- Token answers that are refused --------------------------------------------------------------------------------
 
 /// Refused with 502, because the answer lacks the tokens that were asked for.
 async fn refuses_answer(edit: impl FnMut(&mut Answer) + Send + 'static) {
@@ -761,7 +763,7 @@ async fn an_app_that_the_platform_does_not_accept() {
     }
 }
 
-// --- Callbacks that are refused ------------------------------------------------------------------------------------------
+// --- Callbacks that are refused ------------------------------------------------------------------------------------
 
 /// What the page says whenever a callback cannot be told from one that an attacker made.
 const NOT_STARTED_HERE: &str = "not started in this browser";
@@ -965,7 +967,7 @@ async fn a_stolen_code_is_worth_nothing_without_its_code_verifier() {
     }
 }
 
-// --- The way back --------------------------------------------------------------------------------------------------------
+// --- The way back --------------------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn a_way_back_to_another_host_becomes_the_home_page() {
@@ -1017,7 +1019,7 @@ async fn the_way_back_keeps_path_and_query() {
     }
 }
 
-// --- Metadata that are refused -------------------------------------------------------------------------------------------
+// --- Metadata that are refused -------------------------------------------------------------------------------------
 
 /// The app does not start, and says that it is AUTHORITY's metadata, and what about them.
 async fn refuses_metadata(says: &str, mut edit: impl FnMut(&mut Value) + Send + 'static) {
@@ -1056,7 +1058,7 @@ async fn discovery_of_an_endpoint_without_tls() {
     }
 }
 
-// --- Refreshed id tokens that are refused --------------------------------------------------------------------------------
+// --- Refreshed id tokens that are refused --------------------------------------------------------------------------
 
 /// A refresh that brings this id token is refused: nothing is cached, the session is kept, ENDPOINT is not called.
 async fn refuses_refresh(check: &str, edit: impl FnMut(&mut IdToken) + Send + 'static) {
@@ -1112,7 +1114,7 @@ async fn a_refreshed_id_token_never_replaces_the_user() {
     browser.get(app.at("/admin")).await.assert_error_page(403);
 }
 
-// --- Sessions and roles --------------------------------------------------------------------------------------------------
+// --- Sessions and roles --------------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn a_sign_in_ends_with_its_id_token() {
@@ -1224,8 +1226,10 @@ async fn a_session_that_lacks_a_part_is_nobodys() {
             let app = platform.app(&[]).await;
             let browser = app.browser();
             platform.sign_in(&app, &browser, path).await;
-            app.edit_session(|session| _ = session.as_object_mut().unwrap().remove(part));
+            app.edit_session(|session| _ = session.as_object_mut().unwrap().remove(part).unwrap());
             assert_eq!(browser.get(app.at(path)).await.status, 302, "{path} without {part}");
+            // Here, and before the sign-in: the log tells why.
+            assert_eq!(app.log().matches("nobody is signed in").count(), 2, "{path} without {part}");
         }
     }
 }
@@ -1239,7 +1243,7 @@ async fn a_planted_session_id_is_not_the_one_of_the_sign_in() {
         let authorize = browser.get(app.at(path)).await;
         let planted = authorize.cookies().remove(0);
         let signed_in = browser.get(platform.callback(&authorize)).await;
-        assert_ne!(signed_in.cookies(), [planted.clone()], "{path}");
+        assert_ne!(signed_in.cookies()[0], planted, "{path}");
         let with_it = app.browser().client.get(app.at(path)).header("cookie", planted);
         assert_eq!(app.browser().send(with_it).await.status, 302, "{path}");
     }

@@ -1,5 +1,5 @@
-//! The identity platform or Microsoft Graph in trouble: everyone gets a page, within the time limits, and nobody is signed in
-//! or out by it.
+//! The identity platform or Microsoft Graph in trouble: everyone gets a page, within the time limits, and nobody is
+//! signed in or out by it.
 
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,7 @@ fn assert_says(page: &Page, status: u16, says: &str) {
 const IDENTITY_PLATFORM: &str = "The identity platform";
 const MICROSOFT_GRAPH: &str = "Microsoft Graph";
 
-// --- Addresses where nobody answers as HTTP has it -------------------------------------------------------------------------
+// --- Addresses where nobody answers as HTTP has it -----------------------------------------------------------------
 
 /// Refuses connections: bound, so that nobody else gets the port, and not listening.
 fn refusing() -> (TcpSocket, String) {
@@ -54,8 +54,8 @@ fn refusing() -> (TcpSocket, String) {
     (socket, address)
 }
 
-/// Answers each request with the beginning of an answer, then a byte each second for as long as the pause lasts, and ends the
-/// connection.
+/// Answers each request with the beginning of an answer, then a byte each second for as long as the pause lasts, and
+/// ends the connection.
 async fn cutting(pause: Duration) -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -157,13 +157,13 @@ async fn answers_that_are_cut() {
     every_call_ends_with(502, &cutting(Duration::ZERO).await).await;
 }
 
-// --- Hanging ---------------------------------------------------------------------------------------------------------------
+// --- Hanging -------------------------------------------------------------------------------------------------------
 
 /// More than there are workers: if a call that waits held one, nothing else would be served.
 const MANY: usize = 8;
 
-/// Has many browsers ask for a page that hangs at this endpoint. All get a page of status 504 when 15 seconds are over;
-/// meanwhile others get theirs.
+/// Has many browsers ask for a page that hangs at this endpoint. All get a page of status 504 when 15 seconds are
+/// over; meanwhile others get theirs.
 async fn hangs(platform: &Platform, app: &App, endpoint: Endpoint, pages: Vec<(Browser, String)>, says: &str) {
     let before = platform.requests(endpoint).await.len();
     let started = Instant::now();
@@ -272,7 +272,7 @@ async fn hanging_calls_end_in_time_and_others_are_served_meanwhile() {
     );
 }
 
-// --- Answers that are none -------------------------------------------------------------------------------------------------
+// --- Answers that are none -----------------------------------------------------------------------------------------
 
 /// What an endpoint in trouble answers, and the status of the page.
 const TROUBLES: [(u16, &str, u16); 9] = [
@@ -426,7 +426,7 @@ async fn metadata_that_come_at_the_third_try_are_good() {
     signed_in(&platform, &app).await;
 }
 
-// --- Refused refresh tokens ------------------------------------------------------------------------------------------------
+// --- Refused refresh tokens ----------------------------------------------------------------------------------------
 
 /// The `claims` that a redirect to the authorization endpoint asks for.
 fn claims_asked_for(page: &Page) -> Value {
@@ -568,7 +568,7 @@ async fn without_a_refresh_token_the_access_token_is_used_to_its_end() {
     assert_eq!(grant_types(&platform).await, ["authorization_code"]);
 }
 
-// --- What Graph refuses ----------------------------------------------------------------------------------------------------
+// --- What Graph refuses --------------------------------------------------------------------------------------------
 
 /// Graph's claims challenge, as it is recorded.
 fn challenge(claims: &str) -> String {
@@ -669,7 +669,7 @@ async fn a_plain_401_takes_the_access_token_out_of_the_cache() {
     }
 }
 
-// --- Many at once ----------------------------------------------------------------------------------------------------------
+// --- Many at once --------------------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn fifty_requests_with_an_expired_access_token_all_get_their_page() {
