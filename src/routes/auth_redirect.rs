@@ -244,7 +244,7 @@ pub async fn authorized(
         let is_hex_or_hyphen = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
         tid.split('-').map(str::len).eq([8, 4, 4, 4, 12]) && tid.bytes().all(is_hex_or_hyphen)
     };
-    let tid = id_token_claims["tid"].as_str().filter(is_guid).unwrap_or("{no tenant}");
+    let tid = id_token_claims["tid"].as_str().filter(is_guid).unwrap_or("{tenantid}");
     let issuer = settings.openid_metadata["issuer"].as_str().unwrap_or_default().replace("{tenantid}", tid);
     let key_issuer = key_issuer.map_or_else(|| issuer.clone(), |key_issuer| key_issuer.replace("{tenantid}", tid));
     // 120 seconds, because clocks differ.
