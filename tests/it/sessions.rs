@@ -413,8 +413,8 @@ async fn a_damaged_file_means_signing_in_again_and_nobody_elses_session() {
     let bens_file = app.session_files().remove(0);
     let ada = app.browser();
     let later = now() + 1000;
-    type Damage = dyn Fn(&[u8]) -> Vec<u8>;
-    let damages: [(&str, &Damage); 8] = [
+    type Damage<'a> = dyn Fn(&[u8]) -> Vec<u8> + 'a;
+    let damages: [(&str, &Damage<'_>); 8] = [
         ("cut in the middle", &|whole| whole[..whole.len() / 2].to_vec()),
         ("without its last byte", &|whole| whole[..whole.len() - 1].to_vec()),
         ("empty", &|_| Vec::new()),
