@@ -141,7 +141,8 @@ async fn run() -> Result<(), Vec<String>> {
             },
             Ok((status, body)) => {
                 let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
-                let failure = format!("it answered {status}, {}", answer["error_description"]);
+                let failure =
+                    format!("it answered {status}, {:?}", answer["error_description"].as_str().unwrap_or_default());
                 // "No such tenant" stays so, however often one asks.
                 if status < 500 && status != 429 {
                     return Err(vec![format!(
@@ -198,8 +199,9 @@ async fn run() -> Result<(), Vec<String>> {
         let address = &settings.openid_metadata[endpoint];
         if !(address.as_str().is_some_and(settings::is_https_or_loopback) || address.is_null() && is_optional) {
             return Err(vec![format!(
-                "AUTHORITY = {:?}: the {endpoint} in its metadata is no https address: {address}",
-                settings.authority
+                "AUTHORITY = {:?}: the {endpoint} in its metadata is no https address: {:?}",
+                settings.authority,
+                address.as_str().unwrap_or_default()
             )]);
         }
     }

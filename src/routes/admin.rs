@@ -55,13 +55,13 @@ pub async fn admin(
         let id_token_claims = &user["id_token_claims"];
         let roles = id_token_claims["roles"].as_array();
         if !roles.is_some_and(|roles| roles.iter().any(|role| role == "admin")) {
-            let roles = &id_token_claims["roles"];
-            warn!("403: the user {} lacks the app role admin and has {roles}", id_token_claims["sub"]);
+            let roles = id_token_claims.get("roles").map_or_else(|| "none".to_owned(), Value::to_string);
+            let sub = id_token_claims["sub"].as_str().unwrap_or_default();
+            warn!("403: the user {sub:?} lacks the app role admin and has {roles:?}");
             return Err(ErrorForbidden(format!(
-                "User is missing a required role. The role needed is \"admin\"; the roles in the id token are {}. Assign the role \
+                "User is missing a required role. The role needed is \"admin\"; the roles in the id token are {roles}. Assign the role \
                  in the Microsoft Entra admin center, under Enterprise applications > (this app) > Users and groups, then sign \
-                 out and in again.",
-                if roles.is_null() { "none".to_owned() } else { roles.to_string() }
+                 out and in again."
             )));
         }
         // </ms_docref_require_admin_role_authNZ>

@@ -124,7 +124,8 @@ pub async fn authorized(
         }
         (504, _) => return Err(ErrorGatewayTimeout("The identity platform did not answer in time. Try again.")),
         (400..=499, Some("invalid_grant")) => {
-            warn!("the token endpoint refused the code: {}", answer["error_description"]);
+            let description = answer["error_description"].as_str().unwrap_or_default();
+            warn!("the token endpoint refused the code: {description:?}");
             return Err(ErrorBadRequest(
                 "The identity platform did not accept the code of this sign-in. Sign in again.",
             ));
@@ -242,14 +243,14 @@ pub async fn authorized(
         };
         tid.len() == 36 && tid.bytes().enumerate().all(is_right)
     };
-    let tid = id_token_claims["tid"].as_str().filter(is_guid).unwrap_or("{no tenant}");
+    let tid = id_token_claims["tid"].as_str().filter(is_guid).unwrap_or("{tenantid}");
     let issuer = settings.openid_metadata["issuer"].as_str().unwrap_or_default().replace("{tenantid}", tid);
     let key_issuer = key["issuer"].as_str().map_or_else(|| issuer.clone(), |issuer| issuer.replace("{tenantid}", tid));
     // 120 seconds, because clocks differ.
     let time = |claim: &str| id_token_claims[claim].as_f64();
     let (earliest, latest) = (now as f64 - 120.0, now as f64 + 120.0);
     let checks = [
-        ("iss", id_token_claims["iss"] == issuer && key_issuer == issuer),
+        ("iss", id_token_claims["iss"] == issuer && key_issuer == issuer && !issuer.contains('{')),
         ("aud", id_token_claims["aud"] == settings.client_id || id_token_claims["aud"] == json!([settings.client_id])),
         ("exp", time("exp").is_some_and(|exp| exp > earliest)),
         ("nbf", id_token_claims.get("nbf").is_none() || time("nbf").is_some_and(|nbf| nbf <= latest)),
@@ -381,11 +382,13 @@ pub async fn authorized(
     session.insert("user", user)?;
     session.insert("token_cache", token_cache.to_string())?;
     session.renew();
-    info!("signed in: {}", id_token_claims["sub"]);
+    info!("signed in: {:?}", id_token_claims["sub"].as_str().unwrap_or_default());
 
     // Back to the page asked for, which must be one of ours (RFC 9700 section 4.11: no open redirector). A second
-    // slash, or the backslash that browsers take for one, would begin another host's name.
-    let post_sign_in_url =
-        flow["post_sign_in_url"].as_str().filter(|url| url.starts_with('/') && !url[1..].starts_with(['/', '\\']));
+    // slash, or the backslash that browsers take for one, would begin another host's name, even after a tab or line
+    // end, which they skip.
+    let post_sign_in_url = flow["post_sign_in_url"].as_str().filter(|url| {
+        url.starts_with('/') && !url[1..].starts_with(['/', '\\']) && url.bytes().all(|byte| byte.is_ascii_graphic())
+    });
     Ok(HttpResponse::Found().insert_header((LOCATION, post_sign_in_url.unwrap_or("/"))).finish())
 }

@@ -60,6 +60,10 @@ pub async fn graph(
             .flatten()
             .and_then(|json| serde_json::from_str(&json).ok())
             .unwrap_or_default();
+        // A section holds entries; what does not is none.
+        if let Some(sections) = token_cache.as_object_mut() {
+            sections.retain(|_, section| section.is_object());
+        }
         let entries = |section: &str| token_cache[section].as_object().into_iter().flat_map(Map::values);
         let local_account_id = id_token_claims.get("oid").unwrap_or(&id_token_claims["sub"]);
         let Some(account) = entries("Account").find(|account| account["local_account_id"] == *local_account_id) else {
@@ -250,7 +254,8 @@ pub async fn graph(
                     _,
                     Some(error @ ("invalid_grant" | "interaction_required" | "consent_required" | "login_required")),
                 ) if !challenge_answered => {
-                    warn!("the token endpoint refused the refresh token, {error}: {}", answer["error_description"]);
+                    let description = answer["error_description"].as_str().unwrap_or_default();
+                    warn!("the token endpoint refused the refresh token, {error}: {description:?}");
                     let claims = answer["claims"].as_str().and_then(|claims| serde_json::from_str(claims).ok());
                     let claims_challenge = claims.filter(Value::is_object).unwrap_or_else(|| json!({}));
                     break 'sign_in ("the refresh token was refused", Some(claims_challenge));

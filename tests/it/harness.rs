@@ -310,7 +310,12 @@ impl Browser {
         let body = String::from_utf8_lossy(&response.bytes().await?).into_owned();
         let page = Page { status, headers, body };
         for cookie in page.cookies() {
-            self.secrets.add(cookie.split_once('=').unwrap().1);
+            let value = cookie.split_once('=').unwrap().1;
+            self.secrets.add(value);
+            // The session id alone: what comes before it is its signature.
+            if let Some((_, id)) = value.rsplit_once("%3D") {
+                self.secrets.add(id);
+            }
         }
         if let Some(location) =
             page.headers.get("location").and_then(|location| Url::parse(location.to_str().ok()?).ok())

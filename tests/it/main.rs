@@ -7,7 +7,9 @@ mod harness;
 mod platform;
 
 mod demo_tenant;
+mod input;
 mod redis;
 mod refusals;
 mod sessions;
 mod settings;
+mod trouble;

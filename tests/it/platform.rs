@@ -1,5 +1,6 @@
-//! A scripted identity platform and Microsoft Graph. Both behave well until a test has them misbehave in one way: `on` edits
-//! what an endpoint answers, `id_token` what its id tokens say and how they are signed. Every request is recorded.
+//! A scripted identity platform and Microsoft Graph. Both behave well until a test has them misbehave in one way:
+//! `on` edits what an endpoint answers, `id_token` what its id tokens say and how they are signed. Every request is
+//! recorded.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -24,7 +25,8 @@ pub const CLIENT_ID: &str = "e4a6f813-70c9-4d2b-b5e1-3c98d07a26f4";
 pub const CLIENT_SECRET: &str = "obviously~invented-client-secret_0";
 pub const SCOPE: &str = "https://graph.microsoft.com/User.Read";
 
-/// RSA keys, made once for all tests. Platforms sign with the first and publish it alone, until a test says otherwise.
+/// RSA keys, made once for all tests. Platforms sign with the first and publish it alone, until a test says
+/// otherwise.
 static RSA_KEYS: LazyLock<[KeyPair; 3]> =
     LazyLock::new(|| std::array::from_fn(|_| KeyPair::generate(KeySize::Rsa2048).unwrap()));
 
@@ -124,19 +126,37 @@ impl Platform {
         self.app_in(Arc::new(folder()), settings).await
     }
 
-    /// The app in a folder that another one may have used before.
+    /// The app in a folder that another one may have used before, with this platform and these settings.
     pub async fn app_in(&self, folder: Arc<TempDir>, settings: &[(&str, &str)]) -> App {
-        let (authority, endpoint) = (self.authority(), self.endpoint());
-        let mut all = vec![
-            ("CLIENT_ID", CLIENT_ID),
-            ("CLIENT_CREDENTIAL", CLIENT_SECRET),
-            ("AUTHORITY", authority.as_str()),
-            ("ENDPOINT", endpoint.as_str()),
-        ];
+        let ours = self.settings();
+        let mut all: Vec<_> = ours.iter().map(|(key, value)| (*key, value.as_str())).collect();
         all.extend_from_slice(settings);
         let app = App::start_in(folder, &all).await;
         self.state.secrets.lock().unwrap().push(app.secrets());
         app
+    }
+
+    /// An app registration's settings at this platform.
+    pub fn settings(&self) -> [(&'static str, String); 4] {
+        [
+            ("CLIENT_ID", CLIENT_ID.to_owned()),
+            ("CLIENT_CREDENTIAL", CLIENT_SECRET.to_owned()),
+            ("AUTHORITY", self.authority()),
+            ("ENDPOINT", self.endpoint()),
+        ]
+    }
+
+    /// Starts the app with these settings too; it must give up with exit code 2. Returns what it wrote to stderr.
+    pub async fn refused_by_the_app(&self, settings: &[(&str, &str)]) -> String {
+        let folder = folder();
+        let ours = self.settings();
+        let ours: Vec<_> = ours.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        let mut command = tokio::process::Command::from(command(folder.path(), &ours));
+        let output = command.env("PORT", "0").envs(settings.iter().copied()).kill_on_drop(true).output();
+        let output = tokio::time::timeout(PATIENCE, output).await.expect("the app goes on").unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        stderr
     }
 
     /// For the setting AUTHORITY.
@@ -154,7 +174,8 @@ impl Platform {
         self.state.answer_edits.lock().unwrap().insert(endpoint, Box::new(edit));
     }
 
-    /// From now on, edits each id token before it is signed. (To tamper with a signed one, edit the answer of `Token`.)
+    /// From now on, edits each id token before it is signed. (To tamper with a signed one, edit the answer of
+    /// `Token`.)
     pub fn id_token(&self, edit: impl FnMut(&mut IdToken) + Send + 'static) {
         *self.state.id_token_edit.lock().unwrap() = Box::new(edit);
     }
@@ -162,7 +183,6 @@ impl Platform {
     /// What the browser does at this platform, up to the way back: signs in, and is sent to this address of the app.
     pub fn callback(&self, authorize: &Page) -> String {
         let sent = |name| authorize.location_param(name).unwrap_or_else(|| panic!("authorize without {name}"));
-        assert!(authorize.location().starts_with(&format!("{}/oauth2/v2.0/authorize?", self.authority())));
         let code = self.state.secret();
         let granted = (sent("code_challenge"), sent("nonce"));
         self.state.codes.lock().unwrap().insert(code.clone(), granted);
