@@ -41,7 +41,7 @@ pub async fn signed_in(platform: &Platform, app: &App, browser: &Browser) -> Str
 /// Who the home page says is signed in.
 pub fn user_of(page: &Page) -> Option<&str> {
     assert_eq!(page.status, 200, "{}", page.body);
-    Some(page.body.split_once("Signed in as <strong>")?.1.split_once('<')?.0)
+    Some(page.body.split_once("Signed in as <strong><bdi>")?.1.split_once('<')?.0)
 }
 
 /// Starts the app, which must end with 2, and returns what it said, on stderr and in its log.
