@@ -7,7 +7,6 @@
 //! - A session that someone has signed in to ends PERMANENT_SESSION_LIFETIME after the sign-in, however busy it is.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Display;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
@@ -18,6 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use actix_session::storage::{self, LoadError, SaveError, SessionKey, UpdateError, generate_session_key};
 use actix_web::cookie::time;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{Client, Cmd, FromRedisValue, RedisResult};
 use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
@@ -37,10 +37,10 @@ const EXPIRES_ON: &str = "expires_on";
 /// The store that SESSION_TYPE names.
 #[derive(Clone)]
 pub enum SessionStore {
-    /// One file a session.
-    Filesystem(SessionFiles),
+    /// One file a session, for one process.
+    Filesystem(Arc<SessionFiles>),
     /// One value a session, shared by all processes that use the same Redis.
-    Redis(ConnectionManager),
+    Redis(SessionsInRedis),
 }
 
 impl SessionStore {
@@ -49,34 +49,81 @@ impl SessionStore {
     /// # Errors
     /// One line that names the setting and what is wrong.
     pub async fn open(settings: &Settings) -> Result<Self, String> {
-        if !settings.session_in_redis {
-            let folder = settings.session_file_dir.clone();
-            let files = SessionFiles::open(&folder).map_err(|err| {
-                format!("SESSION_FILE_DIR = {folder:?}: {err}; accepted is a folder that the app may write to")
+        if settings.session_in_redis {
+            // The address may hold a password: only what Redis or the system answered is shown.
+            let redis = SessionsInRedis::open(&settings.session_redis).await.map_err(|err| {
+                format!(
+                    "SESSION_REDIS: {err}; accepted is the address of a Redis, 6.0 or newer, that the app may write to"
+                )
             })?;
-            let pause = settings.permanent_session_lifetime.clamp(1, 60);
-            files.clone().sweep_every(Duration::from_secs(pause.into()));
-            return Ok(Self::Filesystem(files));
+            return Ok(Self::Redis(redis));
         }
-        // A store out of order must cost a page seconds, not minutes.
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(Duration::from_secs(1)))
-            .set_response_timeout(Some(Duration::from_secs(1)))
-            .set_number_of_retries(1);
-        let connected = async {
-            ConnectionManager::new_with_config(redis::Client::open(settings.session_redis.as_str())?, config).await
+        let folder = &settings.session_file_dir;
+        let files = SessionFiles::open(folder).map_err(|err| {
+            format!("SESSION_FILE_DIR = {folder:?}: {err}; accepted is a folder that the app may write to")
+        })?;
+        let files = Arc::new(files);
+        let pause = settings.permanent_session_lifetime.min(60);
+        files.clone().sweep_every(Duration::from_secs(pause.into()));
+        Ok(Self::Filesystem(files))
+    }
+}
+
+impl storage::SessionStore for SessionStore {
+    async fn load(&self, key: &SessionKey) -> Result<Option<SessionState>, LoadError> {
+        let name = name_of(key);
+        let loaded = match self {
+            Self::Filesystem(files) => files.run(move |files| files.load(&name)).await,
+            Self::Redis(redis) => redis.load(&name).await,
         };
-        // The address may hold a password: only what Redis or the system answered is shown.
-        connected
-            .await
-            .map(Self::Redis)
-            .map_err(|err| format!("SESSION_REDIS: no Redis answers at that address: {err}"))
+        loaded.map_err(|cause| LoadError::Other(out_of_order(cause)))
+    }
+
+    async fn save(&self, state: SessionState, ttl: &time::Duration) -> Result<SessionKey, SaveError> {
+        let key = generate_session_key();
+        let name = name_of(&key);
+        let lifetime = lifetime_of(&state, ttl);
+        let saved = match self {
+            Self::Filesystem(files) => files.run(move |files| files.write(&name, state, now() + lifetime)).await,
+            Self::Redis(redis) => redis.save(&name, state, lifetime).await,
+        };
+        saved.map(|()| key).map_err(|cause| SaveError::Other(out_of_order(cause)))
+    }
+
+    /// Replaces a session that still exists; one that is gone stays gone, and the browser's cookie then names nothing.
+    async fn update(
+        &self,
+        key: SessionKey,
+        state: SessionState,
+        ttl: &time::Duration,
+    ) -> Result<SessionKey, UpdateError> {
+        let name = name_of(&key);
+        let lifetime = lifetime_of(&state, ttl);
+        let updated = match self {
+            Self::Filesystem(files) => files.run(move |files| files.update(&name, state, now() + lifetime)).await,
+            Self::Redis(redis) => redis.update(&name, state, lifetime).await,
+        };
+        updated.map(|()| key).map_err(|cause| UpdateError::Other(out_of_order(cause)))
+    }
+
+    /// A visit does not prolong a session.
+    async fn update_ttl(&self, _key: &SessionKey, _ttl: &time::Duration) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    async fn delete(&self, key: &SessionKey) -> anyhow::Result<()> {
+        let name = name_of(key);
+        let deleted = match self {
+            Self::Filesystem(files) => files.run(move |files| files.delete(&name)).await,
+            Self::Redis(redis) => redis.delete(&name).await,
+        };
+        deleted.map_err(out_of_order)
     }
 }
 
 /// The name under which a session is kept: no session id can be read from the store, and no id can name another path.
 fn name_of(key: &SessionKey) -> String {
-    Sha256::digest(key.as_ref()).iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", Sha256::digest(key.as_ref()))
 }
 
 fn is_signed_in(state: &SessionState) -> bool {
@@ -93,127 +140,9 @@ fn now() -> u64 {
 }
 
 /// Logs the cause here, because actix-session's own errors keep it to themselves.
-fn out_of_order(cause: impl Display) -> anyhow::Error {
+fn out_of_order(cause: anyhow::Error) -> anyhow::Error {
     error!("the session store is out of order: {:?}", cause.to_string());
-    anyhow::anyhow!("the session store is out of order")
-}
-
-impl storage::SessionStore for SessionStore {
-    async fn load(&self, key: &SessionKey) -> Result<Option<SessionState>, LoadError> {
-        let name = name_of(key);
-        let loaded = match self {
-            Self::Filesystem(files) => {
-                let files = files.clone();
-                spawn_blocking(move || files.load(&name)).await.map_err(out_of_order).and_then(|loaded| loaded)
-            }
-            Self::Redis(redis) => redis::cmd("GET")
-                .arg(redis_key(&name))
-                .query_async::<Option<Vec<u8>>>(&mut redis.clone())
-                .await
-                .map(|value| value.and_then(|value| parse(&value, &name)).map(|(state, _)| state))
-                .map_err(out_of_order),
-        };
-        loaded.map_err(LoadError::Other)
-    }
-
-    async fn save(&self, state: SessionState, ttl: &time::Duration) -> Result<SessionKey, SaveError> {
-        let key = generate_session_key();
-        let name = name_of(&key);
-        let lifetime = lifetime_of(&state, ttl);
-        match self {
-            Self::Filesystem(files) => {
-                let files = files.clone();
-                spawn_blocking(move || files.write(&name, state, now() + lifetime))
-                    .await
-                    .map_err(out_of_order)
-                    .and_then(|saved| saved)
-            }
-            Self::Redis(redis) => match to_json(state, None) {
-                Ok(json) => redis::cmd("SET")
-                    .arg((redis_key(&name), json, "EX", lifetime))
-                    .query_async::<()>(&mut redis.clone())
-                    .await
-                    .map_err(out_of_order),
-                Err(err) => Err(out_of_order(err)),
-            },
-        }
-        .map_err(SaveError::Other)?;
-        Ok(key)
-    }
-
-    /// Replaces a session that still exists; one that is gone stays gone, and the browser's cookie then names nothing.
-    async fn update(
-        &self,
-        key: SessionKey,
-        state: SessionState,
-        ttl: &time::Duration,
-    ) -> Result<SessionKey, UpdateError> {
-        let name = name_of(&key);
-        let lifetime = lifetime_of(&state, ttl);
-        match self {
-            Self::Filesystem(files) => {
-                let files = files.clone();
-                spawn_blocking(move || files.update(&name, state, now() + lifetime))
-                    .await
-                    .map_err(out_of_order)
-                    .and_then(|updated| updated)
-            }
-            Self::Redis(redis) => {
-                let mut command = redis::cmd("SET");
-                let signed_in = is_signed_in(&state);
-                match to_json(state, None) {
-                    Ok(json) => {
-                        command.arg((redis_key(&name), json, "XX"));
-                        if signed_in {
-                            command.arg("KEEPTTL")
-                        } else {
-                            command.arg(("EX", lifetime))
-                        };
-                        command.query_async::<()>(&mut redis.clone()).await.map_err(out_of_order)
-                    }
-                    Err(err) => Err(out_of_order(err)),
-                }
-            }
-        }
-        .map_err(UpdateError::Other)?;
-        Ok(key)
-    }
-
-    async fn update_ttl(&self, key: &SessionKey, ttl: &time::Duration) -> Result<(), anyhow::Error> {
-        let name = name_of(key);
-        let lifetime = ttl.whole_seconds().unsigned_abs();
-        match self {
-            Self::Filesystem(files) => {
-                let files = files.clone();
-                spawn_blocking(move || files.extend(&name, now() + lifetime)).await.map_err(out_of_order)?
-            }
-            Self::Redis(redis) => redis::cmd("EXPIRE")
-                .arg((redis_key(&name), lifetime))
-                .query_async::<()>(&mut redis.clone())
-                .await
-                .map_err(out_of_order),
-        }
-    }
-
-    async fn delete(&self, key: &SessionKey) -> Result<(), anyhow::Error> {
-        let name = name_of(key);
-        match self {
-            Self::Filesystem(files) => {
-                let files = files.clone();
-                spawn_blocking(move || files.delete(&name)).await.map_err(out_of_order)?
-            }
-            Self::Redis(redis) => redis::cmd("DEL")
-                .arg(redis_key(&name))
-                .query_async::<()>(&mut redis.clone())
-                .await
-                .map_err(out_of_order),
-        }
-    }
-}
-
-/// Other applications may use the same Redis.
-fn redis_key(name: &str) -> String {
-    format!("rust-webapp-session:{name}")
+    cause
 }
 
 /// Writes a session as JSON that a person can read: each value is the JSON that the handler put there, not a text of it.
@@ -228,8 +157,8 @@ fn to_json(state: SessionState, expires_on: Option<u64>) -> serde_json::Result<V
     serde_json::to_vec_pretty(&values)
 }
 
-/// Reads what `to_json` wrote. Anything else is no session: the user signs in again.
-fn parse(json: &[u8], name: &str) -> Option<(SessionState, u64)> {
+/// Reads what `to_json` wrote: the session, and when it ends. Anything else is no session: the user signs in again.
+fn from_json(json: &[u8], name: &str) -> Option<(SessionState, u64)> {
     match serde_json::from_slice::<HashMap<String, Box<RawValue>>>(json) {
         Ok(mut values) => {
             let expires_on = values.remove(EXPIRES_ON).and_then(|value| value.get().parse().ok());
@@ -237,35 +166,49 @@ fn parse(json: &[u8], name: &str) -> Option<(SessionState, u64)> {
             Some((state.collect(), expires_on.unwrap_or(0)))
         }
         Err(err) => {
-            warn!(
-                "session {name} holds no session, so it counts as none: line {}, column {}",
-                err.line(),
-                err.column()
-            );
+            // The error's text may quote what it could not read.
+            let (line, column) = (err.line(), err.column());
+            warn!("session {name} cannot be read and counts as none: line {line}, column {column}");
             None
         }
     }
 }
 
-/// Session files in one folder, used by one process.
-#[derive(Clone)]
+/// Session files in one folder.
 pub struct SessionFiles {
     folder: PathBuf,
     /// Held while a file is looked at and then replaced or removed, so that nothing happens to it in between.
-    looking: Arc<Mutex<()>>,
+    looking: Mutex<()>,
 }
 
 impl SessionFiles {
     fn open(folder: &Path) -> io::Result<Self> {
-        let files = Self { folder: folder.to_owned(), looking: Arc::default() };
-        let probe = files.folder.join("probe.tmp");
-        files.create(&probe)?;
-        fs::remove_file(&probe)?;
+        let files = Self { folder: folder.to_owned(), looking: Mutex::default() };
+        // A session that has ended, of nobody: what a crash leaves of it is swept up.
+        let nobody = "0".repeat(64);
+        files.write(&nobody, SessionState::new(), 0)?;
+        files.delete(&nobody)?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            if fs::metadata(folder)?.permissions().mode() & 0o022 != 0 {
+                warn!("SESSION_FILE_DIR = {folder:?}: other users of this machine may write sessions there, anyone's");
+            }
+        }
         Ok(files)
     }
 
+    /// Does something on a thread that may wait for the disk while this one serves other requests.
+    async fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let files = self.clone();
+        Ok(spawn_blocking(move || work(&files)).await??)
+    }
+
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name).with_extension("json")
+        self.folder.join(format!("{name}.json"))
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
@@ -273,38 +216,42 @@ impl SessionFiles {
         self.looking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn load(&self, name: &str) -> Result<Option<SessionState>, anyhow::Error> {
+    fn load(&self, name: &str) -> io::Result<Option<SessionState>> {
         Ok(self.read(name)?.map(|(state, _)| state))
     }
 
     /// The session and when it ends, unless it has ended.
-    fn read(&self, name: &str) -> Result<Option<(SessionState, u64)>, anyhow::Error> {
+    fn read(&self, name: &str) -> io::Result<Option<(SessionState, u64)>> {
         match fs::read(self.path(name)) {
-            Ok(json) => Ok(parse(&json, name).filter(|(_, expires_on)| now() < *expires_on)),
+            Ok(json) => Ok(from_json(&json, name).filter(|(_, expires_on)| now() < *expires_on)),
             Err(err) if err.kind() == ErrorKind::NotFound => Ok(None),
-            Err(err) => Err(out_of_order(err)),
+            Err(err) => Err(err),
         }
     }
 
     /// Writes beside the file and then renames, so that a reader, or a crash, finds the old session or the new one, whole.
-    fn write(&self, name: &str, state: SessionState, expires_on: u64) -> Result<(), anyhow::Error> {
-        let json = to_json(state, Some(expires_on)).map_err(out_of_order)?;
+    fn write(&self, name: &str, state: SessionState, expires_on: u64) -> io::Result<()> {
+        let json = to_json(state, Some(expires_on))?;
         let unfinished = self.folder.join(format!("{name}.{:016x}.tmp", rand::random::<u64>()));
-        self.create(&unfinished)
-            .and_then(|mut file| file.write_all(&json))
-            .and_then(|()| fs::rename(&unfinished, self.path(name)))
-            .map_err(|err| {
-                // Best effort: the sweep removes what is left.
-                let _ = fs::remove_file(&unfinished);
-                out_of_order(err)
-            })
+        let written = self.create(&unfinished).and_then(|mut file| {
+            file.write_all(&json)?;
+            fs::rename(&unfinished, self.path(name))?;
+            // Tells the sweep when to look at it; without that it looks each time.
+            let _ = file.set_modified(UNIX_EPOCH + Duration::from_secs(expires_on));
+            Ok(())
+        });
+        if written.is_err() {
+            // What cannot be removed now, the sweep removes.
+            let _ = fs::remove_file(&unfinished);
+        }
+        written
     }
 
     /// A new file that only this user can read, in a folder that only this user can enter.
     fn create(&self, path: &Path) -> io::Result<File> {
         let mut file = OpenOptions::new();
         let mut folder = DirBuilder::new();
-        file.write(true).create(true).truncate(true);
+        file.write(true).create_new(true);
         folder.recursive(true);
         #[cfg(unix)]
         {
@@ -321,7 +268,7 @@ impl SessionFiles {
         }
     }
 
-    fn update(&self, name: &str, state: SessionState, expires_on: u64) -> Result<(), anyhow::Error> {
+    fn update(&self, name: &str, state: SessionState, expires_on: u64) -> io::Result<()> {
         let _looking = self.lock();
         match self.read(name)? {
             // Signing in again makes a new session; until then the end of this one stays what it is.
@@ -331,21 +278,16 @@ impl SessionFiles {
         }
     }
 
-    fn extend(&self, name: &str, expires_on: u64) -> Result<(), anyhow::Error> {
-        let _looking = self.lock();
-        self.read(name)?.map_or(Ok(()), |(state, _)| self.write(name, state, expires_on))
-    }
-
-    fn delete(&self, name: &str) -> Result<(), anyhow::Error> {
+    fn delete(&self, name: &str) -> io::Result<()> {
         let _looking = self.lock();
         match fs::remove_file(self.path(name)) {
-            Err(err) if err.kind() != ErrorKind::NotFound => Err(out_of_order(err)),
+            Err(err) if err.kind() != ErrorKind::NotFound => Err(err),
             _ => Ok(()),
         }
     }
 
     /// Removes what has ended, at start and from then on, on a thread of its own: requests do not wait for it.
-    fn sweep_every(self, pause: Duration) {
+    fn sweep_every(self: Arc<Self>, pause: Duration) {
         thread::spawn(move || {
             loop {
                 match self.sweep() {
@@ -363,21 +305,9 @@ impl SessionFiles {
         let mut removed = 0;
         for (seen, entry) in fs::read_dir(&self.folder)?.enumerate() {
             let path = entry?.path();
-            let extension = path.extension().unwrap_or_default();
-            let name = path.file_stem().unwrap_or_default().to_string_lossy();
-            // Nothing but our own files, should the folder be shared with others after all.
-            let is_ours = name.len() >= 64 && name.bytes().take(64).all(|byte| byte.is_ascii_hexdigit());
-            let has_ended = || match extension.to_str() {
-                Some("json") => matches!(self.read(&name), Ok(None)),
-                // No write takes a minute.
-                Some("tmp") => fs::metadata(&path)
-                    .and_then(|file| file.modified())
-                    .is_ok_and(|at| at.elapsed().is_ok_and(|age| age > Duration::from_secs(60))),
-                _ => false,
-            };
-            if is_ours && has_ended() {
+            if self.has_ended(&path) {
                 let _looking = self.lock();
-                if has_ended() && fs::remove_file(&path).is_ok() {
+                if self.has_ended(&path) && fs::remove_file(&path).is_ok() {
                     removed += 1;
                 }
             }
@@ -386,5 +316,82 @@ impl SessionFiles {
             }
         }
         Ok(removed)
+    }
+
+    fn has_ended(&self, path: &Path) -> bool {
+        let file_name = path.file_name().unwrap_or_default().to_string_lossy();
+        let (name, kind) = file_name.split_once('.').unwrap_or_default();
+        // Nothing but our own files, should the folder be shared with others after all.
+        if name.len() != 64 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return false;
+        }
+        // For how long a session has been over or an unfinished file lies there; none if that is to come.
+        let age = fs::metadata(path).and_then(|file| file.modified()).ok().and_then(|at| at.elapsed().ok());
+        match (kind, age) {
+            ("json", Some(_)) => matches!(self.read(name), Ok(None)),
+            // No write takes a minute.
+            (_, Some(age)) => kind.ends_with(".tmp") && age > Duration::from_secs(60),
+            _ => false,
+        }
+    }
+}
+
+/// Sessions in Redis, which forgets them by itself when they end.
+#[derive(Clone)]
+pub struct SessionsInRedis(ConnectionManager);
+
+impl SessionsInRedis {
+    async fn open(address: &str) -> anyhow::Result<Self> {
+        // A Redis out of order must cost a page seconds, not minutes.
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(Duration::from_secs(1)))
+            .set_response_timeout(Some(Duration::from_secs(1)))
+            .set_number_of_retries(0);
+        let redis = Self(ConnectionManager::new_with_config(Client::open(address)?, config).await?);
+        // Changes nothing, but needs all that a real update needs.
+        redis.update("", HashMap::from([("user".into(), "0".into())]), 1).await?;
+        Ok(redis)
+    }
+
+    /// Asks twice, if need be: the manager replaces a broken connection, but only after it has failed a command. Every
+    /// command here may be repeated.
+    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
+        let mut redis = self.0.clone();
+        match command.query_async(&mut redis).await {
+            Err(err) if err.is_io_error() => command.query_async(&mut redis).await,
+            answered => answered,
+        }
+    }
+
+    /// Other applications may use the same Redis.
+    fn key(name: &str) -> String {
+        format!("rust-webapp-session:{name}")
+    }
+
+    async fn load(&self, name: &str) -> anyhow::Result<Option<SessionState>> {
+        let json: Option<Vec<u8>> = self.ask(redis::cmd("GET").arg(Self::key(name))).await?;
+        Ok(json.and_then(|json| from_json(&json, name)).map(|(state, _)| state))
+    }
+
+    async fn save(&self, name: &str, state: SessionState, lifetime: u64) -> anyhow::Result<()> {
+        let json = to_json(state, None)?;
+        Ok(self.ask(redis::cmd("SET").arg((Self::key(name), json, "EX", lifetime))).await?)
+    }
+
+    /// One command, so that nothing happens in between: XX writes only what is still there, KEEPTTL leaves its end alone.
+    async fn update(&self, name: &str, state: SessionState, lifetime: u64) -> anyhow::Result<()> {
+        let mut command = redis::cmd("SET");
+        let signed_in = is_signed_in(&state);
+        command.arg((Self::key(name), to_json(state, None)?, "XX"));
+        if signed_in {
+            command.arg("KEEPTTL")
+        } else {
+            command.arg(("EX", lifetime))
+        };
+        Ok(self.ask(&command).await?)
+    }
+
+    async fn delete(&self, name: &str) -> anyhow::Result<()> {
+        Ok(self.ask(redis::cmd("DEL").arg(Self::key(name))).await?)
     }
 }

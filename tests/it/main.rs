@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod harness;
+mod platform;
 
 mod demo_tenant;
 mod markers;
 mod paste;
 mod readme;
+mod refusals;
 mod settings;

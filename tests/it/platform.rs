@@ -1,0 +1,358 @@
+//! A scripted identity platform and Microsoft Graph. Both behave well until a test has them misbehave in one way: `on` edits
+//! what an endpoint answers, `id_token` what its id tokens say and how they are signed. Every request is recorded.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
+use base64::prelude::*;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use url::{Url, form_urlencoded};
+use wiremock::matchers::any;
+use wiremock::{Mock, MockServer, Request, ResponseTemplate};
+
+use crate::harness::*;
+
+pub const TENANT_ID: &str = "2c7e90d4-1b5f-4a38-9d06-e8f3a1b7c542";
+pub const CLIENT_ID: &str = "e4a6f813-70c9-4d2b-b5e1-3c98d07a26f4";
+pub const CLIENT_SECRET: &str = "obviously~invented-client-secret_0";
+pub const SCOPE: &str = "https://graph.microsoft.com/User.Read";
+
+/// RSA keys, made once for all tests. Platforms sign with the first and publish it alone, until a test says otherwise.
+static RSA_KEYS: LazyLock<[KeyPair; 3]> =
+    LazyLock::new(|| std::array::from_fn(|_| KeyPair::generate(KeySize::Rsa2048).unwrap()));
+
+/// What a platform answers requests at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    Metadata,
+    Keys,
+    Token,
+    Graph,
+}
+
+/// An answer, before it is sent.
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(&'static str, String)>,
+    /// The body, unless `text` is given.
+    pub json: Value,
+    pub text: Option<Vec<u8>>,
+    /// How long to wait before it is sent.
+    pub delay: Duration,
+    /// The form that came with the request; empty if none did.
+    pub form: HashMap<String, String>,
+}
+
+impl Answer {
+    /// Makes it an error in Entra's JSON.
+    pub fn refuse(&mut self, status: u16, error: &str, description: &str) {
+        self.status = status;
+        self.json = json!({ "error": error, "error_description": description, "error_codes": [50000],
+            "trace_id": "0a1b2c3d-trace", "correlation_id": "4e5f6a7b-correlation" });
+    }
+
+    /// Makes it something other than JSON.
+    pub fn say(&mut self, status: u16, text: impl Into<Vec<u8>>) {
+        self.status = status;
+        self.text = Some(text.into());
+    }
+}
+
+/// An id token, before it is signed.
+pub struct IdToken {
+    pub header: Value,
+    pub claims: Value,
+    pub signed_with: Signature,
+}
+
+/// How an id token is signed.
+pub enum Signature {
+    /// RS256, with the key of this number.
+    Rsa(usize),
+    /// HS256, with this secret.
+    Hmac(Vec<u8>),
+    /// Not at all: the third part is empty.
+    Nothing,
+}
+
+type Edit<T> = Box<dyn FnMut(&mut T) + Send>;
+
+/// The identity platform and Graph of one test.
+pub struct Platform {
+    server: MockServer,
+    state: Arc<State>,
+}
+
+struct State {
+    origin: String,
+    answer_edits: Mutex<HashMap<Endpoint, Edit<Answer>>>,
+    id_token_edit: Mutex<Edit<IdToken>>,
+    /// (code_challenge, nonce) of each code that was not redeemed yet.
+    codes: Mutex<HashMap<String, (String, String)>>,
+    refresh_tokens: Mutex<HashSet<String>>,
+    access_tokens: Mutex<HashSet<String>>,
+    secrets: Mutex<Vec<Secrets>>,
+}
+
+impl Platform {
+    /// A well-behaved one.
+    pub async fn start() -> Self {
+        let server = MockServer::start().await;
+        let state = Arc::new(State {
+            origin: server.uri(),
+            answer_edits: Mutex::default(),
+            id_token_edit: Mutex::new(Box::new(|_| {})),
+            codes: Mutex::default(),
+            refresh_tokens: Mutex::default(),
+            access_tokens: Mutex::default(),
+            secrets: Mutex::default(),
+        });
+        let responder = state.clone();
+        Mock::given(any()).respond_with(move |request: &Request| responder.respond(request)).mount(&server).await;
+        Self { server, state }
+    }
+
+    /// The app, with this platform and these settings.
+    pub async fn app(&self, settings: &[(&str, &str)]) -> App {
+        let (authority, endpoint) = (self.authority(), self.endpoint());
+        let mut all = vec![
+            ("CLIENT_ID", CLIENT_ID),
+            ("CLIENT_CREDENTIAL", CLIENT_SECRET),
+            ("AUTHORITY", authority.as_str()),
+            ("ENDPOINT", endpoint.as_str()),
+        ];
+        all.extend_from_slice(settings);
+        let app = App::start(&all).await;
+        self.state.secrets.lock().unwrap().push(app.secrets());
+        app
+    }
+
+    /// For the setting AUTHORITY.
+    pub fn authority(&self) -> String {
+        format!("{}/{TENANT_ID}", self.state.origin)
+    }
+
+    /// For the setting ENDPOINT.
+    pub fn endpoint(&self) -> String {
+        format!("{}/v1.0/me", self.state.origin)
+    }
+
+    /// From now on, edits each answer of this endpoint before it is sent.
+    pub fn on(&self, endpoint: Endpoint, edit: impl FnMut(&mut Answer) + Send + 'static) {
+        self.state.answer_edits.lock().unwrap().insert(endpoint, Box::new(edit));
+    }
+
+    /// From now on, edits each id token before it is signed. (To tamper with a signed one, edit the answer of `Token`.)
+    pub fn id_token(&self, edit: impl FnMut(&mut IdToken) + Send + 'static) {
+        *self.state.id_token_edit.lock().unwrap() = Box::new(edit);
+    }
+
+    /// What the browser does at this platform, up to the way back: signs in, and is sent to this address of the app.
+    pub fn callback(&self, authorize: &Page) -> String {
+        let sent = |name| authorize.location_param(name).unwrap_or_else(|| panic!("authorize without {name}"));
+        assert!(authorize.location().starts_with(&format!("{}/oauth2/v2.0/authorize?", self.authority())));
+        let code = self.state.secret();
+        let granted = (sent("code_challenge"), sent("nonce"));
+        self.state.codes.lock().unwrap().insert(code.clone(), granted);
+        let mut callback = Url::parse(&sent("redirect_uri")).unwrap();
+        callback.query_pairs_mut().append_pair("code", &code).append_pair("state", &sent("state"));
+        callback.into()
+    }
+
+    /// Signs in on the way to a protected page, and returns what the callback answered.
+    pub async fn sign_in(&self, app: &App, browser: &Browser, path: &str) -> Page {
+        let authorize = browser.get(app.at(path)).await;
+        browser.get(self.callback(&authorize)).await
+    }
+
+    /// The requests that came to this endpoint.
+    pub async fn requests(&self, endpoint: Endpoint) -> Vec<Request> {
+        let requests = self.server.received_requests().await.unwrap();
+        requests.into_iter().filter(|request| endpoint_of(request) == Some(endpoint)).collect()
+    }
+
+    /// The forms that came to the token endpoint.
+    pub async fn token_forms(&self) -> Vec<HashMap<String, String>> {
+        self.requests(Endpoint::Token).await.iter().map(form_of).collect()
+    }
+}
+
+fn endpoint_of(request: &Request) -> Option<Endpoint> {
+    let path = request.url.path();
+    match path.strip_prefix(&format!("/{TENANT_ID}")).unwrap_or(path) {
+        "/v2.0/.well-known/openid-configuration" => Some(Endpoint::Metadata),
+        "/discovery/v2.0/keys" => Some(Endpoint::Keys),
+        "/oauth2/v2.0/token" => Some(Endpoint::Token),
+        "/v1.0/me" => Some(Endpoint::Graph),
+        _ => None,
+    }
+}
+
+fn form_of(request: &Request) -> HashMap<String, String> {
+    form_urlencoded::parse(&request.body).into_owned().collect()
+}
+
+/// The public half of the RSA key of this number, as the platform publishes it (RFC 7517), with this `kid`.
+pub fn public_key(number: usize, kid: &str) -> Value {
+    let key = RSA_KEYS[number].public_key();
+    json!({
+        "kty": "RSA",
+        "use": "sig",
+        "kid": kid,
+        "n": BASE64_URL_SAFE_NO_PAD.encode(key.modulus().big_endian_without_leading_zero()),
+        "e": BASE64_URL_SAFE_NO_PAD.encode(key.exponent().big_endian_without_leading_zero()),
+    })
+}
+
+/// The `kid` that the platform gives the key of this number.
+pub fn kid(number: usize) -> String {
+    format!("key-{number}")
+}
+
+pub fn now() -> i64 {
+    jsonwebtoken::get_current_timestamp().cast_signed()
+}
+
+impl State {
+    fn respond(&self, request: &Request) -> ResponseTemplate {
+        let mut answer = Answer {
+            status: 200,
+            headers: vec![("content-type", "application/json; charset=utf-8".to_owned())],
+            json: Value::Null,
+            text: None,
+            delay: Duration::ZERO,
+            form: form_of(request),
+        };
+        let Some(endpoint) = endpoint_of(request) else { return ResponseTemplate::new(404) };
+        match endpoint {
+            Endpoint::Metadata => answer.json = self.metadata(),
+            Endpoint::Keys => answer.json = json!({ "keys": [public_key(0, &kid(0))] }),
+            Endpoint::Token => self.token(&mut answer),
+            Endpoint::Graph => self.graph(request, &mut answer),
+        }
+        if let Some(edit) = self.answer_edits.lock().unwrap().get_mut(&endpoint) {
+            edit(&mut answer);
+        }
+        let body = answer.text.unwrap_or_else(|| answer.json.to_string().into_bytes());
+        let template = ResponseTemplate::new(answer.status).set_delay(answer.delay).set_body_bytes(body);
+        // set_body_bytes has named a type of its own.
+        answer.headers.into_iter().fold(template, |template, (name, value)| template.insert_header(name, value))
+    }
+
+    fn metadata(&self) -> Value {
+        let authority = format!("{}/{TENANT_ID}", self.origin);
+        json!({
+            "issuer": format!("{authority}/v2.0"),
+            "authorization_endpoint": format!("{authority}/oauth2/v2.0/authorize"),
+            "token_endpoint": format!("{authority}/oauth2/v2.0/token"),
+            "jwks_uri": format!("{authority}/discovery/v2.0/keys"),
+            "end_session_endpoint": format!("{authority}/oauth2/v2.0/logout"),
+        })
+    }
+
+    fn token(&self, answer: &mut Answer) {
+        let form = &answer.form;
+        let sent = |name: &str| form.get(name).map_or("", String::as_str);
+        if sent("client_id") != CLIENT_ID || sent("client_secret") != CLIENT_SECRET {
+            return answer.refuse(401, "invalid_client", "AADSTS7000215: Invalid client secret provided.");
+        }
+        let nonce = if sent("grant_type") == "authorization_code" {
+            let challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(sent("code_verifier")));
+            match self.codes.lock().unwrap().remove(sent("code")) {
+                Some((code_challenge, nonce)) if challenge == code_challenge => Some(nonce),
+                _ => return answer.refuse(400, "invalid_grant", "AADSTS54005: The code was redeemed before."),
+            }
+        } else if self.refresh_tokens.lock().unwrap().contains(sent("refresh_token")) {
+            None
+        } else {
+            return answer.refuse(400, "invalid_grant", "AADSTS700082: The refresh token is unknown or has expired.");
+        };
+        let (access_token, refresh_token) = (self.secret(), self.secret());
+        self.access_tokens.lock().unwrap().insert(access_token.clone());
+        self.refresh_tokens.lock().unwrap().insert(refresh_token.clone());
+        let client_info = json!({ "uid": "9b1f4c68-oid-of-the-user", "utid": TENANT_ID }).to_string();
+        answer.json = json!({
+            "token_type": "Bearer",
+            "scope": format!("{SCOPE} openid profile email"),
+            "expires_in": 3600,
+            "ext_expires_in": 3600,
+            "access_token": access_token,
+            "refresh_token": refresh_token,
+            "id_token": self.make_id_token(nonce),
+            "client_info": BASE64_URL_SAFE_NO_PAD.encode(client_info),
+        });
+    }
+
+    fn make_id_token(&self, nonce: Option<String>) -> String {
+        let iat = now() - 300;
+        let mut claims = json!({
+            "aud": CLIENT_ID,
+            "iss": format!("{}/{TENANT_ID}/v2.0", self.origin),
+            "iat": iat,
+            "nbf": iat,
+            "exp": iat + 3900,
+            "name": "Cleo Example",
+            "oid": "9b1f4c68-oid-of-the-user",
+            "preferred_username": "cleo@platform.example",
+            "roles": ["admin"],
+            "sub": "sub-of-cleo",
+            "tid": TENANT_ID,
+            "ver": "2.0",
+        });
+        if let Some(nonce) = nonce {
+            claims["nonce"] = nonce.into();
+        }
+        let header = json!({ "typ": "JWT", "alg": "RS256", "kid": kid(0) });
+        let mut id_token = IdToken { header, claims, signed_with: Signature::Rsa(0) };
+        self.id_token_edit.lock().unwrap()(&mut id_token);
+        let [header, claims] =
+            [id_token.header, id_token.claims].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part.to_string()));
+        let input = format!("{header}.{claims}");
+        let signature = match id_token.signed_with {
+            Signature::Rsa(number) => {
+                let key = &RSA_KEYS[number];
+                let mut signature = vec![0; key.public_modulus_len()];
+                key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), input.as_bytes(), &mut signature).unwrap();
+                signature
+            }
+            Signature::Hmac(secret) => {
+                hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), input.as_bytes()).as_ref().to_vec()
+            }
+            Signature::Nothing => Vec::new(),
+        };
+        let id_token = format!("{input}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature));
+        self.keep_out_of_the_log(&id_token);
+        id_token
+    }
+
+    fn graph(&self, request: &Request, answer: &mut Answer) {
+        let token =
+            request.headers.get("authorization").and_then(|header| header.to_str().ok()?.strip_prefix("Bearer "));
+        if token.is_some_and(|token| self.access_tokens.lock().unwrap().contains(token)) {
+            answer.json = json!({ "displayName": "Cleo Example", "userPrincipalName": "cleo@platform.example" });
+        } else {
+            answer.status = 401;
+            answer.json = json!({ "error": {
+                "code": "InvalidAuthenticationToken", "message": "The access token is missing, unknown or expired." } });
+        }
+    }
+
+    /// Something that nobody can guess, and that must not be in the log.
+    fn secret(&self) -> String {
+        let secret = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+        self.keep_out_of_the_log(&secret);
+        secret
+    }
+
+    fn keep_out_of_the_log(&self, secret: &str) {
+        for secrets in &*self.secrets.lock().unwrap() {
+            secrets.add(secret);
+        }
+    }
+}
