@@ -193,7 +193,7 @@ impl SessionFiles {
         {
             use std::os::unix::fs::PermissionsExt as _;
             if fs::metadata(folder)?.permissions().mode() & 0o022 != 0 {
-                warn!("SESSION_FILE_DIR = {folder:?}: other users of this machine may write sessions there, anyone's");
+                warn!("SESSION_FILE_DIR = {folder:?}: others may write to it, and who writes a session can be anyone");
             }
         }
         Ok(files)
@@ -230,7 +230,8 @@ impl SessionFiles {
         }
     }
 
-    /// Writes beside the file and then renames, so that a reader, or a crash, finds the old session or the new one, whole.
+    /// Writes beside the file and then renames, so that a reader, or a crash, finds the old session or the new one, whole. It
+    /// does not wait for the disk: after a power failure the newest may be no session, and their users sign in again.
     fn write(&self, name: &str, state: SessionState, expires_on: u64) -> io::Result<()> {
         let json = to_json(state, Some(expires_on))?;
         let unfinished = self.folder.join(format!("{name}.{:016x}.tmp", rand::random::<u64>()));

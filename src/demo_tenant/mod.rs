@@ -141,7 +141,10 @@ pub fn start(listeners: Vec<TcpListener>, redirect_uri: &str, token_lifetime: u6
             .add(("Cache-Control", "no-store, no-cache"));
         App::new().wrap(headers).app_data(tenant.clone()).configure(routes)
     });
-    let server = listeners.into_iter().try_fold(server.workers(1).disable_signals(), HttpServer::listen)?.run();
+    // Longer than the app's client keeps an idle connection, which is 90 s: or it would now and then send a request over one
+    // that is being closed here.
+    let server = server.workers(1).disable_signals().keep_alive(Duration::from_secs(120));
+    let server = listeners.into_iter().try_fold(server, HttpServer::listen)?.run();
     let endpoint = format!("{origin}/v1.0/me");
     let client_id = CLIENT_ID.to_owned();
     Ok(DemoTenant { client_id, client_credential: client_secret, authority, endpoint, server })

@@ -276,8 +276,15 @@ impl Page {
 
 impl Browser {
     pub fn new(secrets: Secrets) -> Self {
-        let client = Client::builder().cookie_store(true).redirect(Policy::none()).no_proxy().timeout(PATIENCE).build();
-        Self { client: client.unwrap(), secrets }
+        let client = Client::builder().cookie_store(true).redirect(Policy::none()).no_proxy().timeout(PATIENCE);
+        // The app closes connections that idle for 5 s; to read the machine's certificates takes 50 ms, for nothing.
+        let client = client.pool_idle_timeout(Duration::from_secs(1)).tls_certs_only([]);
+        Self { client: client.build().unwrap(), secrets }
+    }
+
+    /// Another one, with no cookies.
+    pub fn anew(&self) -> Self {
+        Self::new(self.secrets.clone())
     }
 
     /// Follows a link.
@@ -292,10 +299,15 @@ impl Browser {
 
     /// Sends any request.
     pub async fn send(&self, request: RequestBuilder) -> Page {
-        let response = request.send().await.unwrap();
+        self.try_send(request).await.unwrap()
+    }
+
+    /// Sends any request to an app that may be gone.
+    pub async fn try_send(&self, request: RequestBuilder) -> reqwest::Result<Page> {
+        let response = request.send().await?;
         let status = response.status().as_u16();
         let headers = response.headers().clone();
-        let body = String::from_utf8_lossy(&response.bytes().await.unwrap()).into_owned();
+        let body = String::from_utf8_lossy(&response.bytes().await?).into_owned();
         let page = Page { status, headers, body };
         for cookie in page.cookies() {
             self.secrets.add(cookie.split_once('=').unwrap().1);
@@ -309,7 +321,7 @@ impl Browser {
                 }
             }
         }
-        page
+        Ok(page)
     }
 
     /// Signs in at the demo tenant on the way to a protected page, and returns that page.

@@ -10,5 +10,7 @@ mod demo_tenant;
 mod markers;
 mod paste;
 mod readme;
+mod redis;
 mod refusals;
+mod sessions;
 mod settings;

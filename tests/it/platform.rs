@@ -12,6 +12,7 @@ use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
 use base64::prelude::*;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
 use url::{Url, form_urlencoded};
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};
@@ -120,6 +121,11 @@ impl Platform {
 
     /// The app, with this platform and these settings.
     pub async fn app(&self, settings: &[(&str, &str)]) -> App {
+        self.app_in(Arc::new(folder()), settings).await
+    }
+
+    /// The app in a folder that another one may have used before.
+    pub async fn app_in(&self, folder: Arc<TempDir>, settings: &[(&str, &str)]) -> App {
         let (authority, endpoint) = (self.authority(), self.endpoint());
         let mut all = vec![
             ("CLIENT_ID", CLIENT_ID),
@@ -128,7 +134,7 @@ impl Platform {
             ("ENDPOINT", endpoint.as_str()),
         ];
         all.extend_from_slice(settings);
-        let app = App::start(&all).await;
+        let app = App::start_in(folder, &all).await;
         self.state.secrets.lock().unwrap().push(app.secrets());
         app
     }
