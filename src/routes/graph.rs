@@ -96,10 +96,9 @@ pub async fn graph(
             .unwrap_or_default();
         // A sign-in that answered a challenge is noted in `user` for one visit. Challenged again on that very visit,
         // another sign-in would only be the next turn of a loop.
-        let mut user = user.clone();
-        let challenge_answered = user.as_object_mut().and_then(|user| user.shift_remove("claims_challenge")).is_some();
+        let challenge_answered = user.get("claims_challenge").is_some();
         if challenge_answered {
-            session.insert("user", &user)?;
+            session.insert("user", json!({ "id_token": user["id_token"], "id_token_claims": id_token_claims }))?;
         }
 
         // Five minutes, so that a token outlives the calls made with it.
