@@ -320,9 +320,13 @@ async fn present(
     let request = format!("{} {:?}", req.method(), req.path());
 
     // The browser keeps cookies for localhost and 127.0.0.1 apart, and the identity platform sends it to REDIRECT_URI's host.
-    let asked =
-        req.headers().get(header::HOST).and_then(|host| Url::parse(&format!("http://{}", host.to_str().ok()?)).ok());
-    if let (Some(asked), Ok(mut home)) = (asked, Url::parse(&settings.redirect_uri)) {
+    let host = req.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let asked = host
+        .filter(|host| settings.redirect_uri.split('/').nth(2) != Some(*host))
+        .and_then(|host| Url::parse(&format!("http://{host}")).ok());
+    if let Some(asked) = asked
+        && let Ok(mut home) = Url::parse(&settings.redirect_uri)
+    {
         let is_loopback = |url: &Url| url.host_str().is_some_and(settings::is_loopback);
         if is_loopback(&asked) && is_loopback(&home) && asked.host() != home.host() {
             home.set_path(req.path());
