@@ -1,7 +1,5 @@
 //! The template filter that colours JSON.
 
-use std::io::Write;
-
 use tera::{Kwargs, State, TeraResult, Value, escape_html};
 
 /// The template filter that colours a JSON text: it puts a span around each key (class `k`), string (`s`), number
@@ -33,9 +31,11 @@ pub fn json_highlight(json: &str, _: Kwargs, _: &State) -> TeraResult<Value> {
             [b'n', ..] => "z",
             _ => "n",
         };
-        write!(html, "<span class=\"{class}\">")?;
+        for part in ["<span class=\"", class, "\">"] {
+            html.extend_from_slice(part.as_bytes());
+        }
         escape_html(token, &mut html)?;
-        html.write_all(b"</span>")?;
+        html.extend_from_slice(b"</span>");
         rest = after;
     }
     escape_html(rest, &mut html)?;

@@ -324,9 +324,13 @@ async fn present(
 
     // The browser keeps cookies for localhost and 127.0.0.1 apart, and the identity platform sends it to REDIRECT_URI's
     // host.
-    let asked =
-        req.headers().get(header::HOST).and_then(|host| Url::parse(&format!("http://{}", host.to_str().ok()?)).ok());
-    if let (Some(asked), Ok(mut home)) = (asked, Url::parse(&settings.redirect_uri)) {
+    let host = req.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let asked = host
+        .filter(|host| settings.redirect_uri.split('/').nth(2) != Some(*host))
+        .and_then(|host| Url::parse(&format!("http://{host}")).ok());
+    if let Some(asked) = asked
+        && let Ok(mut home) = Url::parse(&settings.redirect_uri)
+    {
         let is_loopback = |url: &Url| url.host_str().is_some_and(settings::is_loopback);
         // Another port is a proxy's, whose visitors are elsewhere already.
         let is_same_port = asked.port_or_known_default() == home.port_or_known_default();
