@@ -241,19 +241,22 @@ async fn run() -> Result<(), Vec<String>> {
             .app_data(settings.clone())
             .app_data(http.clone())
             .app_data(templates.clone())
-            .wrap(session_middleware)
             .wrap(from_fn(present))
-            .service(web::resource("/").get(routes::index::index))
-            .service(web::resource("/graph").get(routes::graph::graph))
-            .service(web::resource("/admin").get(routes::admin::admin))
-            .service(web::resource("/auth/redirect").get(routes::auth_redirect::authorized))
-            .service(web::resource("/logout").get(routes::logout::logout))
             .service(web::resource("/style.css").get(async || {
                 HttpResponse::Ok()
                     .content_type("text/css; charset=utf-8")
                     .insert_header((header::CACHE_CONTROL, "max-age=3600"))
                     .body(STYLE)
             }))
+            .service(
+                web::scope("")
+                    .wrap(session_middleware)
+                    .service(web::resource("/").get(routes::index::index))
+                    .service(web::resource("/graph").get(routes::graph::graph))
+                    .service(web::resource("/admin").get(routes::admin::admin))
+                    .service(web::resource("/auth/redirect").get(routes::auth_redirect::authorized))
+                    .service(web::resource("/logout").get(routes::logout::logout)),
+            )
     });
     for listener in listeners {
         server = server.listen(listener).map_err(|err| vec![format!("cannot listen: {err}")])?;
