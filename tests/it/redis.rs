@@ -276,6 +276,8 @@ async fn redis_killed_is_a_503_and_back_again_works_at_once() {
             page
         }
         browser.get(app.at("/logout")).await.assert_error_page(503);
+        // The stylesheet of these pages asks for no session.
+        assert_eq!(browser.get(app.at("/style.css")).await.status, 200);
 
         redis.start_again().await;
         // The very first request.
