@@ -397,19 +397,6 @@ async fn present(
                 // RFC 9110 section 15.5.6; every route here answers GET only.
                 response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
             }
-            // A cookie that the browser has is not sent again: coming late, it would undo what another tab has done since,
-            // a sign-out or a sign-in.
-            let is_known = |set: &HeaderValue| {
-                let pair = set.to_str().ok().and_then(|set| set.split(';').next());
-                pair.is_some_and(|pair| cookies.split("; ").any(|sent| sent == pair))
-            };
-            if response.headers().get(header::SET_COOKIE).is_some_and(is_known) {
-                response.headers_mut().remove(header::SET_COOKIE);
-            }
-            if status == StatusCode::METHOD_NOT_ALLOWED {
-                // RFC 9110 section 15.5.6; every route here answers GET only.
-                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
-            }
             add_headers(response.headers_mut());
             info!("{request}: {status}");
             Ok(response)
