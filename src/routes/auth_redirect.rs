@@ -169,6 +169,7 @@ pub async fn authorized(
         warn!("refused: the id token fails the check of alg");
         return Err(ErrorUnauthorized("The id token cannot be trusted: its header fails the check of alg."));
     };
+    // Of the JWT library only the signature is wanted: its rules for claims are laxer than those below.
     let mut signature_only = Validation::new(Algorithm::RS256);
     signature_only.required_spec_claims.clear();
     (signature_only.validate_exp, signature_only.validate_aud) = (false, false);
@@ -251,12 +252,16 @@ pub async fn authorized(
     let time = |claim: &str| id_token_claims[claim].as_f64();
     let (earliest, latest) = (now as f64 - 120.0, now as f64 + 120.0);
     let checks = [
+        // Steps 2 and 3: it comes from the identity platform that was asked, and is for this app and nobody else.
         ("iss", id_token_claims["iss"] == issuer && key_issuer == issuer && !issuer.contains('{')),
         ("aud", id_token_claims["aud"] == settings.client_id || id_token_claims["aud"] == json!([settings.client_id])),
+        // Steps 9 and 10, and RFC 7519 section 4.1.5: it has not expired, and is not of the future.
         ("exp", time("exp").is_some_and(|exp| exp > earliest)),
         ("nbf", id_token_claims.get("nbf").is_none() || time("nbf").is_some_and(|nbf| nbf <= latest)),
         ("iat", time("iat").is_some_and(|iat| iat <= latest)),
+        // Section 2: it says who the user is, by the one name that nobody else has at this issuer.
         ("sub", id_token_claims["sub"].is_string()),
+        // Step 11: it was issued for this very sign-in.
         ("nonce", id_token_claims["nonce"].is_string() && id_token_claims["nonce"] == flow["nonce"]),
     ];
     if let Some((check, _)) = checks.iter().find(|(_, holds)| !holds) {
@@ -292,9 +297,12 @@ pub async fn authorized(
     // The unified cache schema of all MSALs: five sections of entries, each under a lower-cased key
     // made of its own fields; times are seconds since 1970, as strings. A new access token replaces
     // one for the same scopes.
+    // What was granted need not be what was asked for; an answer without scope grants just that (RFC 6749
+    // section 5.1).
     let mut target: Vec<&str> = answer["scope"].as_str().unwrap_or(scope).split_whitespace().collect();
     target.sort_unstable();
     let target = target.join(" ");
+    // A number, or a text of one: both have been seen.
     let seconds = |field: &str| {
         let number = answer[field].as_f64().map(|seconds| seconds as i64);
         number.or_else(|| answer[field].as_str()?.trim().parse().ok())
@@ -314,6 +322,7 @@ pub async fn authorized(
         "expires_on": now.saturating_add(expires_in).to_string(),
         "extended_expires_on": now.saturating_add(seconds("ext_expires_in").unwrap_or(expires_in)).to_string(),
     });
+    // For long-lived tokens the identity platform says from when on a new one would be welcome.
     if let Some(refresh_in) = seconds("refresh_in") {
         access_token["refresh_on"] = now.saturating_add(refresh_in).to_string().into();
     }
@@ -370,7 +379,8 @@ pub async fn authorized(
         "authority_type": "MSSTS",
         "account_source": "authorization_code",
     });
-    // Tokens that the pages could not use would only send the user back here, again and again.
+    // Dead on arrival: tokens that the pages can neither use nor renew would only send the user back here, again and
+    // again.
     let covers_scope = settings.scope.split_whitespace().all(|scope| target.split(' ').any(|granted| granted == scope));
     if !answer["refresh_token"].is_string() && (expires_in < 60 || !covers_scope) {
         warn!("refused: no refresh token, and an access token for {expires_in} s and {target:?}");

@@ -123,6 +123,8 @@ pub async fn graph(
                 // The refresh token grant (RFC 6749 section 6), authenticated with the client secret (section 2.3.1).
                 let lack = if is_aging { "aging access token" } else { "no access token with five minutes left" };
                 info!("{lack} in the cache: refreshing it at the token endpoint");
+                // As at the sign-in, client_info=1 asks who the account is, and cp1 says that claims challenges are
+                // understood.
                 let grant = [
                     ("client_id", settings.client_id.as_str()),
                     ("client_secret", &settings.client_credential),
@@ -218,9 +220,12 @@ pub async fn graph(
             // The unified cache schema of all MSALs: five sections of entries, each under a lower-cased key
             // made of its own fields; times are seconds since 1970, as strings. A new access token replaces
             // one for the same scopes.
+            // What was granted need not be what was asked for; an answer without scope grants just that (RFC 6749
+            // section 5.1).
             let mut target: Vec<&str> = answer["scope"].as_str().unwrap_or(scope).split_whitespace().collect();
             target.sort_unstable();
             let target = target.join(" ");
+            // A number, or a text of one: both have been seen.
             let seconds = |field: &str| {
                 let number = answer[field].as_f64().map(|seconds| seconds as i64);
                 number.or_else(|| answer[field].as_str()?.trim().parse().ok())
@@ -241,6 +246,7 @@ pub async fn graph(
                 "expires_on": now.saturating_add(expires_in).to_string(),
                 "extended_expires_on": now.saturating_add(seconds("ext_expires_in").unwrap_or(expires_in)).to_string(),
             });
+            // For long-lived tokens the identity platform says from when on a new one would be welcome.
             if let Some(refresh_in) = seconds("refresh_in") {
                 access_token["refresh_on"] = now.saturating_add(refresh_in).to_string().into();
             }
@@ -343,8 +349,8 @@ pub async fn graph(
             (504, _) => return Err(ErrorGatewayTimeout("Microsoft Graph did not answer in time. Try again.")),
             (400..=499, _) => {
                 return Err(ErrorBadGateway(format!(
-                    "Microsoft Graph refused the call with {status}: {code}: {message} Look at ENDPOINT and SCOPE in the \
-                     settings."
+                    "Microsoft Graph refused the call with {status}: {code}: {message} Look at ENDPOINT and SCOPE in \
+                     the settings."
                 )));
             }
             _ => return Err(ErrorBadGateway("Microsoft Graph is out of order. Try again in a minute.")),

@@ -16,8 +16,8 @@ use crate::settings::Settings;
 /// 500 if the end session endpoint or REDIRECT_URI is no URL; both were checked at start.
 pub async fn logout(session: Session, settings: Data<Settings>) -> Result<HttpResponse, Error> {
     // <ms_docref_logout_user>
-    // The session goes with all that it holds (user, token cache, flows not yet come back), on the server and as a cookie: a
-    // copy of the cookie is worth nothing from now on.
+    // The session goes with all that it holds (user, token cache, flows not yet come back), on the server and as a
+    // cookie: a copy of the cookie is worth nothing from now on, and no request still under way brings it back.
     session.purge();
 
     // Microsoft Entra ID has a session of its own with this browser, for all apps. As long as it lasts, the next
