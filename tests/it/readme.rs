@@ -107,12 +107,12 @@ fn links_lead_to_files_and_markers_exist_where_the_table_says() {
 }
 
 #[test]
-fn the_test_command_is_what_ci_runs() {
-    let section = section("## Tests");
-    let commands = code(&section, "sh");
+fn the_commands_for_tests_and_speed_are_what_ci_runs() {
     let ci = fs::read_to_string(format!("{ROOT}/.ci/run")).unwrap();
-    assert_eq!(commands, ["cargo test"]);
-    assert!(ci.lines().any(|line| line == commands[0]), "{ci}");
+    for (heading, command) in [("## Tests", "cargo test"), ("## Speed", "cargo bench")] {
+        assert_eq!(code(&section(heading), "sh"), [command]);
+        assert!(ci.lines().any(|line| line == command), "{ci}");
+    }
 }
 
 #[tokio::test]
