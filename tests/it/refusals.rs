@@ -754,10 +754,25 @@ async fn an_app_that_the_platform_does_not_accept() {
         })
         .await;
     }
-    // What Microsoft's support asks for.
+    // The ids that Microsoft's support asks for are there once, also if the description ends with them.
+    let platform = Platform::start().await;
+    platform.on(Token, |answer| answer.refuse(401, "invalid_client", "AADSTS1: No. Trace ID: 0a1b2c3d-trace"));
+    let app = platform.app(&[]).await;
+    let page = platform.sign_in(&app, &app.browser(), "/graph").await;
+    assert_eq!(page.body.matches("0a1b2c3d-trace").count(), 1, "{}", page.body);
     for shown in ["invalid_client", "AADSTS7000222: The secret is over.", "0a1b2c3d-trace", "4e5f6a7b-correlation"] {
         refuses(502, shown, |platform| {
             platform.on(Token, |answer| answer.refuse(401, "invalid_client", "AADSTS7000222: The secret is over."));
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_sign_in_of_which_the_platform_wants_more() {
+    for error in ["interaction_required", "consent_required", "login_required"] {
+        refuses(403, "AADSTS50076: One more factor.", move |platform| {
+            platform.on(Token, move |answer| answer.refuse(400, error, "AADSTS50076: One more factor."));
         })
         .await;
     }

@@ -15,7 +15,8 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 use crate::harness::*;
 
 /// For each setting that can be wrong by itself: a wrong value, and a part of what is said to be accepted.
-const WRONG: [(&str, &str, &str); 37] = [
+const WRONG: [(&str, &str, &str); 38] = [
+    ("AUTHORITY", "https://login.microsoftonline.com/contoso ", "without /v2.0"),
     ("AUTHORITY", "login.microsoftonline.com/contoso", "https://login.microsoftonline.com/<Directory (tenant) ID>"),
     ("AUTHORITY", "https://login.microsoftonline.com", "https://login.microsoftonline.com/<Directory (tenant) ID>"),
     ("AUTHORITY", "https://login.microsoftonline.com/", "https://login.microsoftonline.com/<Directory (tenant) ID>"),
@@ -321,6 +322,17 @@ fn a_redirect_uri_is_needed_where_it_cannot_be_guessed() {
     let line = refused_with_one_line(folder.path(), &settings);
     assert!(line.starts_with("REDIRECT_URI is missing: with LISTEN_HOST = \"0.0.0.0\""), "{line}");
     assert!(line.contains("/auth/redirect"), "{line}");
+}
+
+#[test]
+fn white_space_that_was_copied_along_is_found() {
+    for key in ["CLIENT_ID", "CLIENT_CREDENTIAL"] {
+        let with_space =
+            REGISTRATION.map(|(name, value)| (name, format!("{value}{}", if name == key { "\n" } else { "" })));
+        let settings: Vec<_> = with_space.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let line = refused_with_one_line(folder().path(), &settings);
+        assert!(line.starts_with(key) && line.ends_with("without white space around it"), "{line}");
+    }
 }
 
 #[test]
