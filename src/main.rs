@@ -393,10 +393,6 @@ async fn present(
             if response.headers().get(header::SET_COOKIE).is_some_and(is_known) {
                 response.headers_mut().remove(header::SET_COOKIE);
             }
-            if status == StatusCode::METHOD_NOT_ALLOWED {
-                // RFC 9110 section 15.5.6; every route here answers GET only.
-                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
-            }
             add_headers(response.headers_mut());
             info!("{request}: {status}");
             Ok(response)
