@@ -2,9 +2,10 @@
 
 use tera::{Kwargs, State, TeraResult, Value, escape_html};
 
-/// The template filter that colours a JSON text: it puts a span around each key (class `k`), string (`s`), number
-/// (`n`), `true` or `false` (`b`) and `null` (`z`). All else is only escaped, so what comes out is safe HTML whatever
-/// goes in.
+/// The template filter that colours a JSON text: it puts a span around each
+/// key (class `k`), string (`s`), number (`n`), `true` or `false` (`b`) and
+/// `null` (`z`). All else is only escaped, so what comes out is safe HTML
+/// whatever goes in.
 pub fn json_highlight(json: &str, _: Kwargs, _: &State) -> TeraResult<Value> {
     let mut html = Vec::with_capacity(4 * json.len());
     let mut rest = json;
@@ -12,7 +13,8 @@ pub fn json_highlight(json: &str, _: Kwargs, _: &State) -> TeraResult<Value> {
         let (punctuation, tokens) = rest.split_at(start);
         escape_html(punctuation, &mut html)?;
 
-        // A string ends at the first quote that no backslash escapes, any other token where a separator follows.
+        // A string ends at the first quote that no backslash escapes, any other
+        // token where a separator follows.
         let mut escaped = false;
         let closing_quote = |c| {
             let closing = c == '"' && !escaped;

@@ -1,5 +1,7 @@
-//! A web app that signs users in with Microsoft Entra ID and calls Microsoft Graph as them. It is a sample to be read:
-//! each handler in `routes` does every step of the protocol in its own body, and nothing here decides who gets in.
+//! A web app that signs users in with Microsoft Entra ID and calls
+//! Microsoft Graph as them. It is a sample to be read: each handler in
+//! `routes` does every step of the protocol in its own body, and nothing
+//! here decides who gets in.
 
 // <ms_docref_import_modules>
 use std::io::{self, IsTerminal as _};
@@ -39,8 +41,9 @@ mod settings;
 /// For `/style.css`: everything of a page comes from this app.
 const STYLE: &str = include_str!("../templates/style.css");
 
-/// On every answer. Nothing but our own stylesheet is loaded, nothing is kept by caches, no address is passed on, and
-/// no other site may put a page of ours into a frame (RFC 9700 section 4.16).
+/// On every answer. Nothing but our own stylesheet is loaded, nothing is
+/// kept by caches, no address is passed on, and no other site may put a
+/// page of ours into a frame (RFC 9700 section 4.16).
 const HEADERS: [(HeaderName, &str); 4] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -52,10 +55,12 @@ const HEADERS: [(HeaderName, &str); 4] = [
     (header::CACHE_CONTROL, "no-store"),
 ];
 
-/// Linux's error number for an address family that the kernel was built without; the standard library has no name for it.
+/// Linux's error number for an address family that the kernel was built
+/// without; the standard library has no name for it.
 const EAFNOSUPPORT: i32 = 97;
 
-/// Exits with 2 if the app cannot start, after one line on stderr for each reason.
+/// Exits with 2 if the app cannot start, after one line on stderr for each
+/// reason.
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -73,7 +78,8 @@ fn main() -> ExitCode {
 async fn run() -> Result<(), Vec<String>> {
     let mut settings = Settings::load()?;
 
-    // One line for each step of the protocol, with the file and line that took it; of the libraries only warnings.
+    // One line for each step of the protocol, with the file and line that took
+    // it; of the libraries only warnings.
     let levels =
         Targets::new().with_default(LevelFilter::WARN).with_target(env!("CARGO_CRATE_NAME"), LevelFilter::INFO);
     let log = tracing_subscriber::fmt::layer()
@@ -93,7 +99,8 @@ async fn run() -> Result<(), Vec<String>> {
         settings.redirect_uri = format!("{address}/auth/redirect");
     }
 
-    // The templates are part of the program; `cargo run` sees to it that they are the newest.
+    // The templates are part of the program; `cargo run` sees to it that they
+    // are the newest.
     let mut templates = Tera::new();
     templates.register_filter("json_highlight", json_highlight::json_highlight);
     let loaded = templates.add_raw_templates([
@@ -105,8 +112,9 @@ async fn run() -> Result<(), Vec<String>> {
     ]);
     loaded.map_err(|err| vec![format!("templates: {err}")])?;
 
-    // One client for all calls, so that connections are shared. It follows no redirects: the answer to a request that
-    // carries a secret or a token comes from the address that it was sent to, or it is none.
+    // One client for all calls, so that connections are shared. It follows no
+    // redirects: the answer to a request that carries a secret or a token
+    // comes from the address that it was sent to, or it is none.
     let http = reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(5))
         .timeout(Duration::from_secs(15))
@@ -137,9 +145,10 @@ async fn run() -> Result<(), Vec<String>> {
     }
 
     // <ms_docref_openid_metadata>
-    // What the identity platform says of itself (OpenID Connect Discovery 1.0 section 4): its endpoints, its keys, its
-    // name. As MSAL's client does, the app asks once, at start, so that a wrong AUTHORITY shows here and not at the
-    // first sign-in.
+    // What the identity platform says of itself (OpenID Connect Discovery 1.0
+    // section 4): its endpoints, its keys, its name. As MSAL's client does,
+    // the app asks once, at start, so that a wrong AUTHORITY shows here and
+    // not at the first sign-in.
     let authority = settings.authority.as_str();
     let wrong = |what: &str| vec![format!("AUTHORITY = {authority:?}: {what}")];
     let metadata_url = format!("{authority}/v2.0/.well-known/openid-configuration");
@@ -161,7 +170,8 @@ async fn run() -> Result<(), Vec<String>> {
                 let description = answer["error_description"].as_str().unwrap_or_default();
                 (status == 429 || status >= 500, format!("it answered {status}, {description:?}"))
             }
-            // The last source says what went wrong: the name, the connection, the certificate, the time limit.
+            // The last source says what went wrong: the name, the connection, the
+            // certificate, the time limit.
             Err(err) => {
                 let mut cause: &dyn std::error::Error = &err;
                 while let Some(source) = cause.source() {
@@ -176,8 +186,10 @@ async fn run() -> Result<(), Vec<String>> {
         warn!("AUTHORITY: {failure:?}, trying again");
         tokio::time::sleep(Duration::from_secs(1)).await;
     };
-    // Its name must be that of AUTHORITY (section 4.3), or, as Microsoft writes it, have the tenant's id, a GUID, in
-    // place of its domain, or the gap {tenantid} for all tenants. External ID has the tenant's id in the host name too.
+    // Its name must be that of AUTHORITY (section 4.3), or, as Microsoft
+    // writes it, have the tenant's id, a GUID, in place of its domain, or the
+    // gap {tenantid} for all tenants. External ID has the tenant's id in the
+    // host name too.
     let issuer = metadata["issuer"].as_str().unwrap_or_default();
     let (Ok(asked), Ok(named)) = (Url::parse(authority), Url::parse(issuer)) else {
         return Err(wrong(&format!("its metadata names no issuer: {issuer:?}")));
@@ -195,7 +207,8 @@ async fn run() -> Result<(), Vec<String>> {
     if issuer.trim_end_matches('/') != format!("{authority}/v2.0") && !is_of_tenant {
         return Err(wrong(&format!("its metadata is that of another issuer, {issuer:?}")));
     }
-    // Secrets, codes and tokens go to these addresses, and keys come from there.
+    // Secrets, codes and tokens go to these addresses, and keys come from
+    // there.
     for endpoint in ["authorization_endpoint", "token_endpoint", "jwks_uri", "end_session_endpoint"] {
         let address = &metadata[endpoint];
         let is_left_out = endpoint == "end_session_endpoint" && address.is_null();
@@ -223,10 +236,11 @@ async fn run() -> Result<(), Vec<String>> {
     let http = web::Data::new(http);
     let templates = web::Data::new(templates);
     let mut server = HttpServer::new(move || {
-        // The cookie holds the session id and nothing else. Browsers send it only to this host (__Host-, RFC 6265bis
-        // section 4.1.3), out of scripts' reach, and with links from elsewhere, such as the redirect from the identity
-        // platform, but not with other sites' forms (SameSite=Lax). All ports of localhost share cookies, hence the
-        // name.
+        // The cookie holds the session id and nothing else. Browsers send it only
+        // to this host (__Host-, RFC 6265bis section 4.1.3), out of scripts'
+        // reach, and with links from elsewhere, such as the redirect from the
+        // identity platform, but not with other sites' forms (SameSite=Lax). All
+        // ports of localhost share cookies, hence the name.
         let session_middleware = SessionMiddleware::builder(sessions.clone(), cookie_key.clone())
             .cookie_name(if is_https { "__Host-rust-webapp-session" } else { "rust-webapp-session" }.to_owned())
             .cookie_content_security(actix_session::config::CookieContentSecurity::Signed)
@@ -265,7 +279,8 @@ async fn run() -> Result<(), Vec<String>> {
 }
 // </ms_docref_create_and_initialize_app>
 
-/// Binds `host`: all its addresses on one port, and for localhost those of both families that the machine has.
+/// Binds `host`: all its addresses on one port, and for localhost those of
+/// both families that the machine has.
 ///
 /// # Errors
 /// One line that names the setting and what to do.
@@ -280,7 +295,8 @@ fn listen(host: &str, port: u16) -> Result<Vec<TcpListener>, String> {
             }
         }
     };
-    // With PORT 0 the first address gets any free port, which may be taken on the second one.
+    // With PORT 0 the first address gets any free port, which may be taken on
+    // the second one.
     let mut tries = 0;
     'port: loop {
         tries += 1;
@@ -315,8 +331,9 @@ fn listen(host: &str, port: u16) -> Result<Vec<TcpListener>, String> {
     }
 }
 
-/// Presents what the handlers answered, and decides nothing: headers, error pages, the request log, and the one name
-/// among this machine's names under which the session cookie will be found again.
+/// Presents what the handlers answered, and decides nothing: headers, error
+/// pages, the request log, and the one name among this machine's names
+/// under which the session cookie will be found again.
 async fn present(
     settings: web::Data<Settings>,
     templates: web::Data<Tera>,
@@ -325,8 +342,8 @@ async fn present(
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let request = format!("{} {:?}", req.method(), req.path());
 
-    // The browser keeps cookies for localhost and 127.0.0.1 apart, and the identity platform sends it to REDIRECT_URI's
-    // host.
+    // The browser keeps cookies for localhost and 127.0.0.1 apart, and the
+    // identity platform sends it to REDIRECT_URI's host.
     let host = req.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let asked = host
         .filter(|host| settings.redirect_uri.split('/').nth(2) != Some(*host))
@@ -364,8 +381,8 @@ async fn present(
         Ok(response) => {
             let status = response.status();
             let mut response = if status.is_client_error() || status.is_server_error() {
-                // Only sentences that a handler wrote for the browser are shown; of any other error the log has the
-                // cause.
+                // Only sentences that a handler wrote for the browser are shown; of any
+                // other error the log has the cause.
                 let message = response.response().error().and_then(|err| {
                     let text = err.as_error::<InternalError<String>>().map(ToString::to_string);
                     let message =
@@ -384,8 +401,8 @@ async fn present(
             } else {
                 response.map_into_boxed_body()
             };
-            // A cookie that the browser has is not sent again: coming late, it would undo what another tab has done since,
-            // a sign-out or a sign-in.
+            // A cookie that the browser has is not sent again: coming late, it would
+            // undo what another tab has done since, a sign-out or a sign-in.
             let is_known = |set: &HeaderValue| {
                 let pair = set.to_str().ok().and_then(|set| set.split(';').next());
                 pair.is_some_and(|pair| cookies.split("; ").any(|sent| sent == pair))
@@ -397,7 +414,8 @@ async fn present(
             info!("{request}: {status}");
             Ok(response)
         }
-        // Handlers answer errors; what comes as one here is the session middleware's, whose store has logged the cause.
+        // Handlers answer errors; what comes as one here is the session
+        // middleware's, whose store has logged the cause.
         Err(err) => {
             let status = StatusCode::SERVICE_UNAVAILABLE;
             let page = error_page(

@@ -1,12 +1,17 @@
-//! Where sessions live: `SESSION_TYPE = "filesystem"` keeps one readable JSON file a session, `"redis"` one value.
+//! Where sessions live: `SESSION_TYPE = "filesystem"` keeps one readable
+//! JSON file a session, `"redis"` one value.
 //!
-//! The browser has only the session id, in a signed cookie; tokens never leave the server. actix-session loads a
-//! session before the handler runs and writes it back, whole, after it. Three rules hold with both kinds:
-//! - An update never brings back a session that was deleted meanwhile: signing out wins.
-//! - A session that nobody has signed in to ends after ten minutes, so visitors who never sign in leave little behind.
-//! - A session that someone has signed in to ends PERMANENT_SESSION_LIFETIME after the sign-in, however busy it is.
+//! The browser has only the session id, in a signed cookie; tokens never
+//! leave the server. actix-session loads a session before the handler runs
+//! and writes it back, whole, after it. Three rules hold with both kinds:
+//! - An update never brings back a session that was deleted meanwhile:
+//!   signing out wins.
+//! - A session that nobody has signed in to ends after ten minutes, so
+//!   visitors who never sign in leave little behind.
+//! - A session that someone has signed in to ends
+//!   PERMANENT_SESSION_LIFETIME after the sign-in, however busy it is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
@@ -18,7 +23,6 @@ use actix_session::storage::{self, LoadError, SaveError, SessionKey, UpdateError
 use actix_web::cookie::time;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, Cmd, FromRedisValue, RedisResult};
-use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
@@ -28,10 +32,12 @@ use crate::settings::Settings;
 /// A session in actix-session's form: each value is JSON text.
 type SessionState = HashMap<String, String>;
 
-/// How long a session lasts that nobody has signed in to, in seconds: as long as one sign-in may take.
+/// How long a session lasts that nobody has signed in to, in seconds: as
+/// long as one sign-in may take.
 const SIGNED_OUT_LIFETIME: u64 = 600;
 
-/// The key of a session file that says when the session ends, in seconds since 1970. Redis keeps that by itself.
+/// The key of a session file that says when the session ends, in seconds
+/// since 1970. Redis keeps that by itself.
 const EXPIRES_ON: &str = "expires_on";
 
 /// The store that SESSION_TYPE names.
@@ -50,7 +56,8 @@ impl SessionStore {
     /// One line that names the setting and what is wrong.
     pub async fn open(settings: &Settings) -> Result<Self, String> {
         if settings.session_in_redis {
-            // The address may hold a password: only what Redis or the system answered is shown.
+            // The address may hold a password: only what Redis or the system answered
+            // is shown.
             let redis = SessionsInRedis::open(&settings.session_redis).await.map_err(|err| {
                 format!(
                     "SESSION_REDIS: {err}; accepted is the address of a Redis, 6.0 or newer, that the app may write to"
@@ -73,7 +80,8 @@ impl storage::SessionStore for SessionStore {
     async fn load(&self, key: &SessionKey) -> Result<Option<SessionState>, LoadError> {
         let name = name_of(key);
         let loaded = match self {
-            // On this thread: the file is in memory as a rule, and to have another thread read it costs three times as much.
+            // On this thread: the file is in memory as a rule, and to have another
+            // thread read it costs three times as much.
             Self::Filesystem(files) => files.load(&name).map_err(Into::into),
             Self::Redis(redis) => redis.load(&name).await,
         };
@@ -85,13 +93,14 @@ impl storage::SessionStore for SessionStore {
         let name = name_of(&key);
         let lifetime = lifetime_of(&state, ttl);
         let saved = match self {
-            Self::Filesystem(files) => files.run(move |files| files.write(&name, state, now() + lifetime)).await,
+            Self::Filesystem(files) => files.run(move |files| files.save(&name, &state, now() + lifetime)).await,
             Self::Redis(redis) => redis.save(&name, state, lifetime).await,
         };
         saved.map(|()| key).map_err(|cause| SaveError::Other(out_of_order(cause)))
     }
 
-    /// Replaces a session that still exists; one that is gone stays gone, and the browser's cookie then names nothing.
+    /// Replaces a session that still exists; one that is gone stays gone, and
+    /// the browser's cookie then names nothing.
     async fn update(
         &self,
         key: SessionKey,
@@ -101,7 +110,7 @@ impl storage::SessionStore for SessionStore {
         let name = name_of(&key);
         let lifetime = lifetime_of(&state, ttl);
         let updated = match self {
-            Self::Filesystem(files) => files.run(move |files| files.update(&name, state, now() + lifetime)).await,
+            Self::Filesystem(files) => files.run(move |files| files.update(&name, &state, now() + lifetime)).await,
             Self::Redis(redis) => redis.update(&name, state, lifetime).await,
         };
         updated.map(|()| key).map_err(|cause| UpdateError::Other(out_of_order(cause)))
@@ -122,7 +131,8 @@ impl storage::SessionStore for SessionStore {
     }
 }
 
-/// The name under which a session is kept: no session id can be read from the store, and no id can name another path.
+/// The name under which a session is kept: no session id can be read from
+/// the store, and no id can name another path.
 fn name_of(key: &SessionKey) -> String {
     format!("{:x}", Sha256::digest(key.as_ref()))
 }
@@ -140,55 +150,59 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// Logs the cause here, because actix-session's own errors keep it to themselves.
+/// Logs the cause here, because actix-session's own errors keep it to
+/// themselves.
 fn out_of_order(cause: anyhow::Error) -> anyhow::Error {
     error!("the session store is out of order: {:?}", cause.to_string());
     cause
 }
 
-/// Writes a session as JSON that a person can read: each value is the JSON that the handler put there, not a text of
-/// it.
-fn to_json(state: SessionState, expires_on: Option<u64>) -> serde_json::Result<Vec<u8>> {
-    let mut values = BTreeMap::new();
-    if let Some(expires_on) = expires_on {
-        values.insert(EXPIRES_ON.to_owned(), to_raw_value(&expires_on)?);
-    }
-    for (key, value) in state {
-        values.insert(key, RawValue::from_string(value)?);
-    }
-    serde_json::to_vec_pretty(&values)
+/// Writes a session as JSON that a person can read: a line for each key and
+/// its value, which is JSON already.
+fn to_json(state: &SessionState, expires_on: Option<u64>) -> String {
+    let mut lines: Vec<String> = state.iter().map(|(key, value)| format!("  \"{key}\": {value}")).collect();
+    lines.extend(expires_on.map(|expires_on| format!("  \"{EXPIRES_ON}\": {expires_on}")));
+    lines.sort_unstable();
+    format!("{{\n{}\n}}\n", lines.join(",\n"))
 }
 
-/// Reads what `to_json` wrote: the session, and when it ends. Anything else is no session: the user signs in again.
+/// Reads what `to_json` wrote: the session, and when it ends. Anything else
+/// is no session: the user signs in again. Line by line, and the values are
+/// left for the handlers to parse, because to parse all of them here would
+/// cost a page more than the file does.
 fn from_json(json: &[u8], name: &str) -> Option<(SessionState, u64)> {
-    match serde_json::from_slice::<HashMap<String, Box<RawValue>>>(json) {
-        Ok(mut values) => {
-            let expires_on = values.remove(EXPIRES_ON).and_then(|value| value.get().parse().ok());
-            let state = values.into_iter().map(|(key, value)| (key, String::from(Box::<str>::from(value))));
-            Some((state.collect(), expires_on.unwrap_or(0)))
+    let read = || {
+        let (mut state, mut expires_on) = (SessionState::new(), 0);
+        for line in str::from_utf8(json).ok()?.strip_prefix("{\n")?.strip_suffix("\n}\n")?.split(",\n") {
+            match line.strip_prefix("  \"")?.split_once("\": ")? {
+                (EXPIRES_ON, value) => expires_on = value.parse().ok()?,
+                (key, value) => _ = state.insert(key.to_owned(), value.to_owned()),
+            }
         }
-        Err(err) => {
-            // The error's text may quote what it could not read.
-            let (line, column) = (err.line(), err.column());
-            warn!("session {name} cannot be read and counts as none: line {line}, column {column}");
-            None
-        }
+        Some((state, expires_on))
+    };
+    let session = read();
+    if session.is_none() {
+        warn!("session {name} cannot be read and counts as none");
     }
+    session
 }
 
 /// Session files in one folder.
 pub struct SessionFiles {
     folder: PathBuf,
-    /// Held while a file is looked at and then replaced or removed, so that nothing happens to it in between.
-    looking: Mutex<()>,
+    /// Held by whatever changes a file, so that nothing happens to it between a
+    /// look at it and what follows.
+    changing: Mutex<()>,
 }
 
 impl SessionFiles {
     fn open(folder: &Path) -> io::Result<Self> {
-        let files = Self { folder: folder.to_owned(), looking: Mutex::default() };
-        // A session that has ended, of nobody: what a crash leaves of it is swept up.
+        let files = Self { folder: folder.to_owned(), changing: Mutex::default() };
+        // A session that has ended, of nobody: what a crash leaves of it is swept
+        // up.
         let nobody = "0".repeat(64);
-        files.write(&nobody, SessionState::new(), 0)?;
+        files.replace(&nobody, &SessionState::new(), 0)?;
         files.delete(&nobody)?;
         #[cfg(unix)]
         {
@@ -200,7 +214,8 @@ impl SessionFiles {
         Ok(files)
     }
 
-    /// Does something on a thread that may wait for the disk while this one serves other requests.
+    /// Does something on a thread that may wait for the disk while this one
+    /// serves other requests.
     async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
@@ -214,8 +229,9 @@ impl SessionFiles {
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
-        // It guards no data, so a panic of another holder leaves nothing half done.
-        self.looking.lock().unwrap_or_else(PoisonError::into_inner)
+        // It guards no data, so a panic of another holder leaves nothing half
+        // done.
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn load(&self, name: &str) -> io::Result<Option<SessionState>> {
@@ -231,27 +247,35 @@ impl SessionFiles {
         }
     }
 
-    /// Writes beside the file and then renames, so that a reader, or a crash, finds the old session or the new one,
-    /// whole. It does not wait for the disk: after a power failure the newest may be no session, and their users sign
-    /// in again.
-    fn write(&self, name: &str, state: SessionState, expires_on: u64) -> io::Result<()> {
-        let json = to_json(state, Some(expires_on))?;
-        let unfinished = self.folder.join(format!("{name}.{:016x}.tmp", rand::random::<u64>()));
-        let written = self.create(&unfinished).and_then(|mut file| {
-            file.write_all(&json)?;
-            fs::rename(&unfinished, self.path(name))?;
-            // Tells the sweep when to look at it; without that it looks each time.
-            let _ = file.set_modified(UNIX_EPOCH + Duration::from_secs(expires_on));
-            Ok(())
-        });
-        if written.is_err() {
-            // What cannot be removed now, the sweep removes.
-            let _ = fs::remove_file(&unfinished);
-        }
-        written
+    /// A session with a new id, which no browser knows before its file is
+    /// whole: it is written in place.
+    fn save(&self, name: &str, state: &SessionState, expires_on: u64) -> io::Result<()> {
+        let _changing = self.lock();
+        self.write(&self.path(name), state, expires_on)
     }
 
-    /// A new file that only this user can read, in a folder that only this user can enter.
+    /// Writes beside the file and then renames, so that a reader, or a crash,
+    /// finds the old session or the new one, whole.
+    fn replace(&self, name: &str, state: &SessionState, expires_on: u64) -> io::Result<()> {
+        let unfinished = self.folder.join(format!("{name}.{:016x}.tmp", rand::random::<u64>()));
+        self.write(&unfinished, state, expires_on)?;
+        fs::rename(&unfinished, self.path(name)).inspect_err(|_| _ = fs::remove_file(&unfinished))
+    }
+
+    /// It does not wait for the disk: after a power failure the newest may be
+    /// no session, and their users sign in again.
+    fn write(&self, path: &Path, state: &SessionState, expires_on: u64) -> io::Result<()> {
+        let mut file = self.create(path)?;
+        // What cannot be removed now, the sweep removes.
+        let json = to_json(state, Some(expires_on));
+        file.write_all(json.as_bytes()).inspect_err(|_| _ = fs::remove_file(path))?;
+        // Tells the sweep when to look at it; without that it looks each time.
+        let _ = file.set_modified(UNIX_EPOCH + Duration::from_secs(expires_on));
+        Ok(())
+    }
+
+    /// A new file that only this user can read, in a folder that only this user
+    /// can enter.
     fn create(&self, path: &Path) -> io::Result<File> {
         let mut file = OpenOptions::new();
         let mut folder = DirBuilder::new();
@@ -272,25 +296,27 @@ impl SessionFiles {
         }
     }
 
-    fn update(&self, name: &str, state: SessionState, expires_on: u64) -> io::Result<()> {
-        let _looking = self.lock();
+    fn update(&self, name: &str, state: &SessionState, expires_on: u64) -> io::Result<()> {
+        let _changing = self.lock();
         match self.read(name)? {
-            // Signing in again makes a new session; until then the end of this one stays what it is.
-            Some((_, end)) if is_signed_in(&state) => self.write(name, state, end),
-            Some(_) => self.write(name, state, expires_on),
+            // Signing in again makes a new session; until then the end of this one
+            // stays what it is.
+            Some((_, end)) if is_signed_in(state) => self.replace(name, state, end),
+            Some(_) => self.replace(name, state, expires_on),
             None => Ok(()),
         }
     }
 
     fn delete(&self, name: &str) -> io::Result<()> {
-        let _looking = self.lock();
+        let _changing = self.lock();
         match fs::remove_file(self.path(name)) {
             Err(err) if err.kind() != ErrorKind::NotFound => Err(err),
             _ => Ok(()),
         }
     }
 
-    /// Removes what has ended, at start and from then on, on a thread of its own: requests do not wait for it.
+    /// Removes what has ended, at start and from then on, on a thread of its
+    /// own: requests do not wait for it.
     fn sweep_every(self: Arc<Self>, pause: Duration) {
         thread::spawn(move || {
             loop {
@@ -304,13 +330,14 @@ impl SessionFiles {
         });
     }
 
-    /// Returns how many files were removed: expired sessions, rubbish, and what a crash left unfinished.
+    /// Returns how many files were removed: expired sessions, rubbish, and what
+    /// a crash left unfinished.
     fn sweep(&self) -> io::Result<usize> {
         let mut removed = 0;
         for (seen, entry) in fs::read_dir(&self.folder)?.enumerate() {
             let path = entry?.path();
             if self.has_ended(&path) {
-                let _looking = self.lock();
+                let _changing = self.lock();
                 if self.has_ended(&path) && fs::remove_file(&path).is_ok() {
                     removed += 1;
                 }
@@ -325,11 +352,13 @@ impl SessionFiles {
     fn has_ended(&self, path: &Path) -> bool {
         let file_name = path.file_name().unwrap_or_default().to_string_lossy();
         let (name, kind) = file_name.split_once('.').unwrap_or_default();
-        // Nothing but our own files, should the folder be shared with others after all.
+        // Nothing but our own files, should the folder be shared with others after
+        // all.
         if name.len() != 64 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return false;
         }
-        // For how long a session has been over or an unfinished file lies there; none if that is to come.
+        // For how long a session has been over or an unfinished file lies there;
+        // none if that is to come.
         let age = fs::metadata(path).and_then(|file| file.modified()).ok().and_then(|at| at.elapsed().ok());
         match (kind, age) {
             ("json", Some(_)) => matches!(self.read(name), Ok(None)),
@@ -357,8 +386,8 @@ impl SessionsInRedis {
         Ok(redis)
     }
 
-    /// Asks twice, if need be: the manager replaces a broken connection, but only after it has failed a command. Every
-    /// command here may be repeated.
+    /// Asks twice, if need be: the manager replaces a broken connection, but
+    /// only after it has failed a command. Every command here may be repeated.
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
         let mut redis = self.0.clone();
         match command.query_async(&mut redis).await {
@@ -378,16 +407,16 @@ impl SessionsInRedis {
     }
 
     async fn save(&self, name: &str, state: SessionState, lifetime: u64) -> anyhow::Result<()> {
-        let json = to_json(state, None)?;
+        let json = to_json(&state, None);
         Ok(self.ask(redis::cmd("SET").arg((Self::key(name), json, "EX", lifetime))).await?)
     }
 
-    /// One command, so that nothing happens in between: XX writes only what is still there, KEEPTTL leaves its end
-    /// alone.
+    /// One command, so that nothing happens in between: XX writes only what is
+    /// still there, KEEPTTL leaves its end alone.
     async fn update(&self, name: &str, state: SessionState, lifetime: u64) -> anyhow::Result<()> {
         let mut command = redis::cmd("SET");
         let signed_in = is_signed_in(&state);
-        command.arg((Self::key(name), to_json(state, None)?, "XX"));
+        command.arg((Self::key(name), to_json(&state, None), "XX"));
         if signed_in {
             command.arg("KEEPTTL")
         } else {

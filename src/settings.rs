@@ -1,7 +1,8 @@
-//! The settings: `default_settings.toml`, then `.env`, then the environment, each winning over the one before.
+//! The settings: `default_settings.toml`, then `.env`, then the
+//! environment, each winning over the one before.
 //!
-//! Everything is checked before anything starts, and every wrong setting is reported, so that a typing error costs one
-//! start and not one start each.
+//! Everything is checked before anything starts, and every wrong setting is
+//! reported, so that a typing error costs one start and not one start each.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -38,15 +39,19 @@ const KEYS: [&str; 15] = [
 /// Keys whose values are never shown: the last may hold a password.
 const SECRETS: [&str; 3] = ["CLIENT_CREDENTIAL", "SECRET_KEY", "SESSION_REDIS"];
 
-/// The checked settings, in the names of `default_settings.toml`, which says what each is for.
+/// The checked settings, in the names of `default_settings.toml`, which
+/// says what each is for.
 pub struct Settings {
     /// The application (client) ID, or empty for the demo tenant.
     pub client_id: String,
-    /// The client secret's value (RFC 6749 section 2.3.1), or empty for the demo tenant.
+    /// The client secret's value (RFC 6749 section 2.3.1), or empty for the
+    /// demo tenant.
     pub client_credential: String,
-    /// `https://host/tenant`, without a slash at the end, or empty for the demo tenant.
+    /// `https://host/tenant`, without a slash at the end, or empty for the demo
+    /// tenant.
     pub authority: String,
-    /// Delegated permissions separated by spaces, without openid, profile and offline_access.
+    /// Delegated permissions separated by spaces, without openid, profile and
+    /// offline_access.
     pub scope: String,
     /// The address that `/graph` calls.
     pub endpoint: String,
@@ -54,7 +59,8 @@ pub struct Settings {
     pub listen_host: String,
     /// The TCP port to listen on; 0 for any free one.
     pub port: u16,
-    /// The redirect URI as registered (RFC 6749 section 3.1.2); main.rs fills an empty one once the port is bound.
+    /// The redirect URI as registered (RFC 6749 section 3.1.2); main.rs fills
+    /// an empty one once the port is bound.
     pub redirect_uri: String,
     /// Signs the session cookie: empty, or at least 32 bytes.
     pub secret_key: String,
@@ -71,7 +77,8 @@ pub struct Settings {
     /// Seconds that the demo tenant's access tokens are valid.
     #[cfg_attr(not(feature = "demo-tenant"), allow(dead_code))]
     pub demo_token_lifetime: u32,
-    /// AUTHORITY's OpenID metadata (OpenID Connect Discovery 1.0 section 3); main.rs asks for it once, at start.
+    /// AUTHORITY's OpenID metadata (OpenID Connect Discovery 1.0 section 3);
+    /// main.rs asks for it once, at start.
     pub openid_metadata: Value,
 }
 
@@ -79,13 +86,15 @@ impl Settings {
     /// Reads and checks all settings.
     ///
     /// # Errors
-    /// One line for each wrong setting: its key, its value unless that is a secret, and what is accepted.
+    /// One line for each wrong setting: its key, its value unless that is a
+    /// secret, and what is accepted.
     pub fn load() -> Result<Self, Vec<String>> {
         let mut errors = Vec::new();
         let mut values = read_sources(&mut errors);
         let all_are_there = errors.is_empty();
 
-        // Takes one setting out of `values`, or adds the line that says what would be accepted.
+        // Takes one setting out of `values`, or adds the line that says what would
+        // be accepted.
         let mut take = |key: &str, accepted: &str, is_accepted: &dyn Fn(&str) -> bool| -> String {
             // A missing one has its line already.
             let Some((value, source)) = values.remove(key) else { return String::new() };
@@ -156,14 +165,16 @@ impl Settings {
             .unwrap_or_default(),
             openid_metadata: Value::Null,
         };
-        // With a misspelt or missing key, what is empty may be a consequence of that.
+        // With a misspelt or missing key, what is empty may be a consequence of
+        // that.
         if all_are_there {
             settings.check_together(&mut errors);
         }
         if errors.is_empty() { Ok(settings) } else { Err(errors) }
     }
 
-    /// Whether the app runs against its own demo tenant: none of the three values of an app registration is given.
+    /// Whether the app runs against its own demo tenant: none of the three
+    /// values of an app registration is given.
     pub fn in_demo_tenant(&self) -> bool {
         [&self.client_id, &self.client_credential, &self.authority].iter().all(|value| value.is_empty())
     }
@@ -220,7 +231,8 @@ impl Settings {
     }
 }
 
-/// Every key with its value and where that came from: the settings file, `.env`, the environment, the last one wins.
+/// Every key with its value and where that came from: the settings file,
+/// `.env`, the environment, the last one wins.
 fn read_sources(errors: &mut Vec<String>) -> BTreeMap<String, (String, &'static str)> {
     let mut values = BTreeMap::new();
     // A value that is no text comes with what is accepted in its place.
@@ -290,14 +302,16 @@ fn wrong(key: &str, value: &str, source: &str, accepted: &str) -> String {
     format!("{key}{shown} ({source}): accepted is {accepted}")
 }
 
-/// Whether `host`, a name or an IP address, is this machine and nothing else.
+/// Whether `host`, a name or an IP address, is this machine and nothing
+/// else.
 pub fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether `address` is an https URL, or an http one of this machine: what carries codes and tokens goes over TLS
-/// (RFC 6749 section 3.1.2.1 and 3.2).
+/// Whether `address` is an https URL, or an http one of this machine: what
+/// carries codes and tokens goes over TLS (RFC 6749 section 3.1.2.1 and
+/// 3.2).
 pub fn is_https_or_loopback(address: &str) -> bool {
     Url::parse(address).is_ok_and(|url| match (url.scheme(), url.host()) {
         ("https", Some(_)) => true,
@@ -308,7 +322,8 @@ pub fn is_https_or_loopback(address: &str) -> bool {
     })
 }
 
-/// Whether `address` has no part that would be lost or changed when a path is added to it.
+/// Whether `address` has no part that would be lost or changed when a path
+/// is added to it.
 fn is_plain(url: &Url) -> bool {
     url.query().is_none() && url.fragment().is_none() && url.username().is_empty() && url.password().is_none()
 }
@@ -322,6 +337,7 @@ fn is_authority(address: &str) -> bool {
 
 fn is_redirect_uri(address: &str) -> bool {
     is_https_or_loopback(address)
-        // The identity platform compares it as text, so it is written as browsers write it.
+        // The identity platform compares it as text, so it is written as browsers
+        // write it.
         && Url::parse(address).is_ok_and(|url| is_plain(&url) && url.path() == "/auth/redirect" && url.as_str() == address)
 }

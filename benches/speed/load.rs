@@ -1,5 +1,7 @@
-//! The load: keep-alive connections that each send their next request when the answer to the last one is there. They are hyper's
-//! own, because 2 cores carry the load as well as what is measured: what a request costs here blurs each ratio.
+//! The load: keep-alive connections that each send their next request when
+//! the answer to the last one is there. They are hyper's own, because 2
+//! cores carry the load as well as what is measured: what a request costs
+//! here blurs each ratio.
 
 use std::cell::RefCell;
 use std::fs;
@@ -31,7 +33,8 @@ impl Server {
         Self { process, address }
     }
 
-    /// Processor time so far, of all threads: fields 14 and 15 of proc_pid_stat(5), in hundredths of a second.
+    /// Processor time so far, of all threads: fields 14 and 15 of
+    /// proc_pid_stat(5), in hundredths of a second.
     fn processor_time(&self) -> Option<Duration> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).ok()?;
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
@@ -119,7 +122,8 @@ impl Sample {
         Some(self.processor_time?.as_secs_f64() * 1e6 / self.latencies.len() as f64)
     }
 
-    /// Adds a round: on each connection `visit` again and again, until it says that there is nothing left or time is up.
+    /// Adds a round: on each connection `visit` again and again, until it says
+    /// that there is nothing left or time is up.
     pub async fn add<Visit: AsyncFn(&mut Connection) -> bool + 'static>(
         &mut self,
         server: &Server,

@@ -1,6 +1,8 @@
-//! How fast the app is: `cargo bench` starts the real binary, an identity platform beside it, and bare actix-web as the limit of
-//! what can be had, and prints one table. A figure is the app's; the ratio behind it is to the limit's figure, measured in turns
-//! with it. With 2 cores for all of them, ratios say more than figures.
+//! How fast the app is: `cargo bench` starts the real binary, an identity
+//! platform beside it, and bare actix-web as the limit of what can be had,
+//! and prints one table. A figure is the app's; the ratio behind it is to
+//! the limit's figure, measured in turns with it. With 2 cores for all of
+//! them, ratios say more than figures.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -58,7 +60,8 @@ async fn measure() {
         ("GET /graph, token cached", "/graph", &cookie, "/graph", "0.5"),
     ] {
         let answer = Connection::open(&app.address).await.get(path, cookie).await;
-        // The limit's page is as long; a redirect is a header, and the page without it.
+        // The limit's page is as long; a redirect is a header, and the page
+        // without it.
         let bare = if bare.is_empty() { format!("/page?{}", answer.body.len()) } else { bare.to_owned() };
         let (measured, at_best) = in_turns((&app, path, cookie), (&limit, &bare, "")).await;
         row(work, &measured, &at_best, goal);
@@ -91,7 +94,8 @@ async fn measure() {
         figure(memory_early)
     );
 
-    // The sessions of these sign-ins, and links to them, against an app with a few sessions.
+    // The sessions of these sign-ins, and links to them, against an app with a
+    // few sessions.
     let sessions = many_folder.path().join("sessions");
     let files: Vec<_> = fs::read_dir(&sessions).unwrap().map(|file| file.unwrap().path()).collect();
     for number in files.len()..SESSIONS_ON_DISK {
@@ -146,13 +150,15 @@ async fn measure() {
         row("GET /admin, sessions in redis, to that in files", &measured, &files, "reported");
     }
 
-    // Last, because it leaves the most files, and file systems may be slow for minutes after many were removed.
+    // Last, because it leaves the most files, and file systems may be slow for
+    // minutes after many were removed.
     let (measured, at_best) = in_turns((&app, "/graph", ""), (&limit, "/page?0", "")).await;
     row("GET /graph, signed out", &measured, &at_best, "0.25");
     println!("\n{} s in all, {} connections", started.elapsed().as_secs(), load::CONNECTIONS);
 }
 
-/// Loads two servers in turns, so that whatever else the machine does hits both.
+/// Loads two servers in turns, so that whatever else the machine does hits
+/// both.
 async fn in_turns(app: (&Server, &str, &str), limit: (&Server, &str, &str)) -> (Sample, Sample) {
     let mut samples = [Sample::default(), Sample::default()];
     for round in 0..=ROUNDS {
@@ -168,7 +174,8 @@ async fn in_turns(app: (&Server, &str, &str), limit: (&Server, &str, &str)) -> (
     (measured, at_best)
 }
 
-/// Visits a page with these cookies in turn. A page is right if it is what the first visit got.
+/// Visits a page with these cookies in turn. A page is right if it is what
+/// the first visit got.
 fn each(path: &str, cookies: Vec<String>) -> impl AsyncFn(&mut Connection) -> bool + 'static {
     let path = path.to_owned();
     let (next, expected) = (Cell::new(0), Cell::new(None));
@@ -183,7 +190,8 @@ fn each(path: &str, cookies: Vec<String>) -> impl AsyncFn(&mut Connection) -> bo
     }
 }
 
-/// Signs in as a browser does, with the platform's part left out, and returns the session cookie.
+/// Signs in as a browser does, with the platform's part left out, and
+/// returns the session cookie.
 async fn sign_in(connection: &mut Connection) -> String {
     let authorize = connection.get("/admin", "").await;
     let url = Url::parse(authorize.location()).unwrap();
@@ -197,7 +205,8 @@ async fn sign_in(connection: &mut Connection) -> String {
     cookie
 }
 
-/// Signs so many users in, adds what that took to the sample, and returns the session cookies.
+/// Signs so many users in, adds what that took to the sample, and returns
+/// the session cookies.
 async fn sign_ins(app: &Server, count: usize, sample: &mut Sample) -> Vec<String> {
     let cookies = Rc::new(RefCell::new(Vec::new()));
     let (left, got) = (Cell::new(count), cookies.clone());

@@ -1,5 +1,7 @@
-//! What stands beside the app, each in a process of its own: the limit, bare actix-web, and the smallest identity platform and
-//! Microsoft Graph that lets the app sign users in. It checks nothing and keeps nothing: a code is the nonce itself.
+//! What stands beside the app, each in a process of its own: the limit,
+//! bare actix-web, and the smallest identity platform and Microsoft Graph
+//! that lets the app sign users in. It checks nothing and keeps nothing: a
+//! code is the nonce itself.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,7 +20,8 @@ use serde_json::{Value, json};
 pub const TENANT_ID: &str = "5a2f7c16-83d4-4b09-9e61-c0d7f4a8b352";
 pub const CLIENT_ID: &str = "f3b1d895-2a6c-4e70-8d14-97c5e0a2b638";
 
-/// Tokens of Microsoft Entra ID are about as long, and the sessions that hold them.
+/// Tokens of Microsoft Entra ID are about as long, and the sessions that
+/// hold them.
 const ACCESS_TOKEN_LENGTH: usize = 1800;
 const REFRESH_TOKEN_LENGTH: usize = 1300;
 
@@ -165,7 +168,8 @@ async fn graph(limit: Data<Limit>) -> HttpResponse {
     HttpResponse::Ok().content_type(ContentType::html()).body(serde_json::to_string_pretty(&answer).unwrap())
 }
 
-/// What no sign-in can do without: the token request, the signature, the session on disk.
+/// What no sign-in can do without: the token request, the signature, the
+/// session on disk.
 async fn sign_in(limit: Data<Limit>) -> HttpResponse {
     let grant = [("grant_type", "authorization_code"), ("code", "a-nonce")];
     let response = limit.http.post(format!("{}/token", limit.platform)).form(&grant).send();

@@ -1,5 +1,5 @@
-//! Microsoft Entra ID, as far as the sample meets it: OpenID metadata, signing keys, and the endpoints authorize,
-//! token and logout of v2.0.
+//! Microsoft Entra ID, as far as the sample meets it: OpenID metadata,
+//! signing keys, and the endpoints authorize, token and logout of v2.0.
 
 use std::collections::HashMap;
 use std::mem;
@@ -20,7 +20,8 @@ use url::{Url, form_urlencoded};
 
 use super::{CLIENT_ID, Grant, TENANT_ID, Tenant, USERS, User, guid, has, random, timestamp};
 
-/// OpenID Connect's, and one delegated permission of Microsoft Graph, in its short and its full form.
+/// OpenID Connect's, and one delegated permission of Microsoft Graph, in
+/// its short and its full form.
 const SCOPES: &str = "openid profile email offline_access User.Read https://graph.microsoft.com/User.Read";
 const NO_SUCH_CLIENT: &str = "No application of this tenant has this client_id. Look at CLIENT_ID and AUTHORITY.";
 const PROMPTS: [&str; 5] = ["", "none", "login", "select_account", "consent"];
@@ -30,11 +31,13 @@ const SSO_COOKIE: &str = "demo-tenant-sso";
 #[derive(Clone)]
 pub(super) struct Session {
     user: &'static User,
-    /// What the app gets as `session_state`; the session's handle is for the cookie alone.
+    /// What the app gets as `session_state`; the session's handle is for the
+    /// cookie alone.
     sid: String,
 }
 
-/// What a code stands for. It is bound to client and redirect URI too, but only one of each is registered.
+/// What a code stands for. It is bound to client and redirect URI too, but
+/// only one of each is registered.
 #[derive(Clone)]
 pub(super) struct Code {
     grant: Grant,
@@ -44,7 +47,8 @@ pub(super) struct Code {
 
 type Form = Result<web::Form<Vec<(String, String)>>, Error>;
 
-/// None comes twice, and one without a value counts as not sent: both read as "" (RFC 6749 section 3.1).
+/// None comes twice, and one without a value counts as not sent: both read
+/// as "" (RFC 6749 section 3.1).
 struct Parameters(HashMap<String, String>);
 
 impl Parameters {
@@ -68,7 +72,8 @@ impl Parameters {
     }
 }
 
-/// Refuses with the first rule that is broken: (broken, AADSTS number, text).
+/// Refuses with the first rule that is broken: (broken, AADSTS number,
+/// text).
 fn check<const N: usize>(rules: [(bool, u32, &str); N]) -> Result<(), Value> {
     let broken = rules.into_iter().find(|(broken, ..)| *broken);
     broken.map_or(Ok(()), |(_, number, text)| Err(refuse(number, text)))
@@ -121,8 +126,9 @@ pub(super) async fn no_such_tenant(path: web::Path<(String, String)>) -> HttpRes
     answer_json(&refuse(90002, &text))
 }
 
-/// OpenID Connect Discovery 1.0 section 4, with the members Entra has. Those for device codes, user info, Kerberos and
-/// role-based access control lead nowhere here.
+/// OpenID Connect Discovery 1.0 section 4, with the members Entra has.
+/// Those for device codes, user info, Kerberos and role-based access
+/// control lead nowhere here.
 pub(super) async fn metadata(tenant: web::Data<Tenant>) -> HttpResponse {
     let Tenant { authority, origin, .. } = &**tenant;
     let host = origin.trim_start_matches("http://");
@@ -154,7 +160,8 @@ pub(super) async fn metadata(tenant: web::Data<Tenant>) -> HttpResponse {
     answer_json(&body)
 }
 
-/// The public key of the id tokens (RFC 7517). As at Entra there is no `alg`, but each key's issuer.
+/// The public key of the id tokens (RFC 7517). As at Entra there is no
+/// `alg`, but each key's issuer.
 pub(super) async fn keys(tenant: web::Data<Tenant>) -> HttpResponse {
     let key = tenant.key.public_key();
     let body = json!({ "keys": [{
@@ -169,10 +176,12 @@ pub(super) async fn keys(tenant: web::Data<Tenant>) -> HttpResponse {
     answer_json(&body)
 }
 
-/// The authorization endpoint (RFC 6749 section 3.1): GET for the app's request, POST for the sign-in page's form,
-/// which goes to the URL of its page, so that the request comes along, and is checked, again.
+/// The authorization endpoint (RFC 6749 section 3.1): GET for the app's
+/// request, POST for the sign-in page's form, which goes to the URL of its
+/// page, so that the request comes along, and is checked, again.
 pub(super) async fn authorize(request: HttpRequest, tenant: web::Data<Tenant>, form: Form) -> HttpResponse {
-    // RFC 6749 section 4.1.2.1: before client and redirect URI are known to be right, nothing is sent to the app.
+    // RFC 6749 section 4.1.2.1: before client and redirect URI are known to be
+    // right, nothing is sent to the app.
     let query = form_urlencoded::parse(request.query_string().as_bytes()).into_owned();
     let asked = match Parameters::new(query).and_then(|asked| check_client(&tenant, asked)) {
         Ok(asked) => asked,
@@ -187,8 +196,9 @@ pub(super) async fn authorize(request: HttpRequest, tenant: web::Data<Tenant>, f
     let cookie = request.cookie(SSO_COOKIE);
     let handle = cookie.as_ref().map_or("", Cookie::value);
     if request.method() == Method::POST {
-        // Against cross-site request forgery: the browser says where a form comes from. That is `same-site` for
-        // another port of localhost, which SameSite cookies do not tell apart.
+        // Against cross-site request forgery: the browser says where a form comes
+        // from. That is `same-site` for another port of localhost, which SameSite
+        // cookies do not tell apart.
         if request.headers().get("Sec-Fetch-Site").is_some_and(|site| site != "same-origin") {
             let text = "The form is not that of the demo tenant's sign-in page.";
             info!("demo tenant: refused, {text}");
@@ -238,7 +248,8 @@ fn check_request(asked: &Parameters) -> Result<(), Value> {
         (!["", "query"].contains(&mode), 70007, "response_mode must be query."),
         // OIDC Core section 3.1.2.1.
         (!PROMPTS.contains(&prompt), 90023, "prompt is not known."),
-        // PKCE (RFC 7636 section 4.3). Entra insists on it with public clients only, RFC 9700 section 2.1.1 with all.
+        // PKCE (RFC 7636 section 4.3). Entra insists on it with public clients
+        // only, RFC 9700 section 2.1.1 with all.
         (challenge.is_empty(), 9002325, "code_challenge is missing."),
         (method != "S256", 9002313, "code_challenge_method must be S256."),
         (hash.len() != 32, 501491, "code_challenge is not a SHA-256 hash in base64url."),
@@ -248,7 +259,8 @@ fn check_request(asked: &Parameters) -> Result<(), Value> {
     ])
 }
 
-/// What the user chose on the sign-in page, which may end another user's session.
+/// What the user chose on the sign-in page, which may end another user's
+/// session.
 fn choose(tenant: &Tenant, asked: &Parameters, form: Form, old_session: &str) -> HttpResponse {
     let form = form.map(web::Form::into_inner).unwrap_or_default();
     let choice = form.iter().find(|(name, _)| name == "choice").map_or("", |(_, choice)| choice);
@@ -269,7 +281,8 @@ fn choose(tenant: &Tenant, asked: &Parameters, form: Form, old_session: &str) ->
     response
 }
 
-/// Cookies of localhost are shared by all its ports: name and path keep this one away from the app.
+/// Cookies of localhost are shared by all its ports: name and path keep
+/// this one away from the app.
 fn set_cookie(response: &mut HttpResponse, handle: &str) {
     let cookie = Cookie::build(SSO_COOKIE, handle).path(format!("/{TENANT_ID}/oauth2/v2.0"));
     let mut cookie = cookie.http_only(true).same_site(SameSite::Lax).finish();
@@ -301,8 +314,9 @@ fn answer_refusal(tenant: &Tenant, asked: &Parameters, refusal: &Value) -> HttpR
     answer(tenant, asked, names.into_iter().filter_map(pair))
 }
 
-/// Back to the app, with the answer in the query of its redirect URI (RFC 6749 section 4.1.2). After a 303 no browser
-/// posts the sign-in page's form once more, to the app (RFC 9700 section 4.12).
+/// Back to the app, with the answer in the query of its redirect URI (RFC
+/// 6749 section 4.1.2). After a 303 no browser posts the sign-in page's
+/// form once more, to the app (RFC 9700 section 4.12).
 fn answer(tenant: &Tenant, asked: &Parameters, pairs: impl Iterator<Item = (&'static str, String)>) -> HttpResponse {
     let state = asked.0.get("state").map(|state| ("state", state));
     let mut url = tenant.redirect_url.clone();
@@ -316,7 +330,8 @@ fn client_info(asked: &Parameters, user: &User) -> Option<String> {
     (asked.get("client_info") == "1").then(|| BASE64_URL_SAFE_NO_PAD.encode(info))
 }
 
-/// The token endpoint (RFC 6749 section 3.2). What is no form counts as an empty one.
+/// The token endpoint (RFC 6749 section 3.2). What is no form counts as an
+/// empty one.
 pub(super) async fn token(tenant: web::Data<Tenant>, form: Form) -> HttpResponse {
     let tokens = Parameters::new(form.map(web::Form::into_inner).unwrap_or_default())
         .and_then(|asked| tokens(&tenant, &asked, redeem(&tenant, &asked)?));
@@ -355,7 +370,8 @@ fn redeem(tenant: &Tenant, asked: &Parameters) -> Result<Grant, Value> {
             ])?;
             Ok(code.grant)
         }
-        // RFC 6749 section 6. The old refresh token stays valid beside the new one, as at Entra.
+        // RFC 6749 section 6. The old refresh token stays valid beside the new
+        // one, as at Entra.
         "refresh_token" => tenant
             .refresh_tokens
             .find(asked.get("refresh_token"), |grant| grant.clone())
@@ -366,7 +382,8 @@ fn redeem(tenant: &Tenant, asked: &Parameters) -> Result<Grant, Value> {
 
 /// The answer of the token endpoint (RFC 6749 section 5.1).
 fn tokens(tenant: &Tenant, asked: &Parameters, granted: Grant) -> Result<Value, Value> {
-    // RFC 6749 section 3.3: everything granted, or the part of it that is asked for now.
+    // RFC 6749 section 3.3: everything granted, or the part of it that is
+    // asked for now.
     let mut grant = granted.clone();
     if !asked.get("scope").is_empty() {
         grant.scope = asked.get("scope").to_owned();
@@ -376,7 +393,8 @@ fn tokens(tenant: &Tenant, asked: &Parameters, granted: Grant) -> Result<Value, 
     let (by, name) = (asked.get("grant_type"), grant.user.name());
     info!("demo tenant: tokens issued to {name} for {} by {by}", grant.scope);
 
-    // Entra names the permissions of the access token and, with openid, these three; offline_access never.
+    // Entra names the permissions of the access token and, with openid, these
+    // three; offline_access never.
     let mut scope: Vec<_> = grant.scope.split(' ').filter(|scope| is_user_read(scope)).collect();
     if has(&grant.scope, "openid") {
         scope.extend(["openid", "profile", "email"]);
@@ -404,10 +422,12 @@ pub(super) fn is_user_read(scope: &str) -> bool {
     scope.ends_with("User.Read")
 }
 
-/// OIDC Core section 2, with the claims Entra has; signed with RS256 (RFC 7515 section 5.1).
+/// OIDC Core section 2, with the claims Entra has; signed with RS256 (RFC
+/// 7515 section 5.1).
 fn id_token(tenant: &Tenant, grant: &Grant) -> Result<String, Value> {
     let user = grant.user;
-    // Five minutes back, for clients whose clock is slow, and valid for an hour from now.
+    // Five minutes back, for clients whose clock is slow, and valid for an
+    // hour from now.
     let iat = OffsetDateTime::now_utc().unix_timestamp() - 300;
     let mut claims = json!({
         "aud": CLIENT_ID,
@@ -416,7 +436,8 @@ fn id_token(tenant: &Tenant, grant: &Grant) -> Result<String, Value> {
         "nbf": iat,
         "exp": iat + 3900,
         "rh": format!("1.{}.", random::<33>()),
-        // Pairwise: to another app the same user is another subject (OIDC Core section 8.1).
+        // Pairwise: to another app the same user is another subject (OIDC Core
+        // section 8.1).
         "sub": BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest([CLIENT_ID, user.oid].concat())),
         "tid": TENANT_ID,
         "uti": random::<16>(),
@@ -445,7 +466,8 @@ fn id_token(tenant: &Tenant, grant: &Grant) -> Result<String, Value> {
     Ok(format!("{input}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature)))
 }
 
-/// The end of single sign-on (OpenID Connect RP-Initiated Logout 1.0). To end its own session is the app's part.
+/// The end of single sign-on (OpenID Connect RP-Initiated Logout 1.0). To
+/// end its own session is the app's part.
 pub(super) async fn logout(request: HttpRequest, tenant: web::Data<Tenant>) -> HttpResponse {
     if let Some(cookie) = request.cookie(SSO_COOKIE) {
         tenant.sessions.remove(cookie.value());

@@ -1,4 +1,5 @@
-//! Microsoft Graph, as far as the sample meets it: the profile of the signed-in user.
+//! Microsoft Graph, as far as the sample meets it: the profile of the
+//! signed-in user.
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -10,7 +11,8 @@ use super::{Tenant, guid, timestamp};
 
 const JSON: &str = "application/json; odata.metadata=minimal; odata.streaming=true; charset=utf-8";
 
-/// `GET /v1.0/me`, with an access token in the Authorization header (RFC 6750 section 2.1).
+/// `GET /v1.0/me`, with an access token in the Authorization header (RFC
+/// 6750 section 2.1).
 pub(super) async fn me(request: HttpRequest, tenant: web::Data<Tenant>) -> HttpResponse {
     let token = request
         .headers()

@@ -1,7 +1,9 @@
-//! The demo tenant: a stand-in for Microsoft Entra ID (entra.rs) and Microsoft Graph (graph.rs) on a loopback port.
+//! The demo tenant: a stand-in for Microsoft Entra ID (entra.rs) and
+//! Microsoft Graph (graph.rs) on a loopback port.
 //!
-//! It has one app registration and two users, keeps nothing on disk, and is as strict as Entra ID: what it lets pass,
-//! a real tenant lets pass too. The AADSTS numbers are Entra's, the sentences beside them are not.
+//! It has one app registration and two users, keeps nothing on disk, and is
+//! as strict as Entra ID: what it lets pass, a real tenant lets pass too.
+//! The AADSTS numbers are Entra's, the sentences beside them are not.
 
 mod entra;
 mod graph;
@@ -26,7 +28,8 @@ use url::Url;
 const TENANT_ID: &str = "6f0d2b1e-5c3a-4e97-8b64-d1a7c09e3f52";
 const CLIENT_ID: &str = "b8e41c7a-92d5-4f06-a3be-7d50f6128c94";
 
-/// What the app needs to know of the tenant, in the names of default_settings.toml.
+/// What the app needs to know of the tenant, in the names of
+/// default_settings.toml.
 pub struct DemoTenant {
     /// The app registration's client ID.
     pub client_id: String,
@@ -71,7 +74,8 @@ impl User {
     }
 }
 
-/// What a user granted the app: that, and no more, is what its tokens stand for.
+/// What a user granted the app: that, and no more, is what its tokens stand
+/// for.
 #[derive(Clone)]
 struct Grant {
     user: &'static User,
@@ -99,15 +103,18 @@ struct Tenant {
 
 /// Serves on `listeners`, which are localhost's on one port.
 ///
-/// `redirect_uri` is the one that is registered, `token_lifetime` that of access tokens, in seconds.
+/// `redirect_uri` is the one that is registered, `token_lifetime` that of
+/// access tokens, in seconds.
 ///
 /// # Errors
-/// `redirect_uri` is not a URL, there is no listener, or no RSA key can be made.
+/// `redirect_uri` is not a URL, there is no listener, or no RSA key can be
+/// made.
 pub fn start(listeners: Vec<TcpListener>, redirect_uri: &str, token_lifetime: u64) -> io::Result<DemoTenant> {
     let port = listeners.first().ok_or(io::ErrorKind::AddrNotAvailable)?.local_addr()?.port();
     let origin = format!("http://localhost:{port}");
     let authority = format!("{origin}/{TENANT_ID}");
-    // Shaped as Entra's are: an app that forgot to encode what is not a letter would be found out here.
+    // Shaped as Entra's are: an app that forgot to encode what is not a letter
+    // would be found out here.
     let letters = Alphanumeric.sample_string(&mut rand::rng(), 34);
     let [a, b, c, d, e] = [&letters[..3], &letters[3..13], &letters[13..21], &letters[21..28], &letters[28..]];
     let client_secret = format!("{a}8Q~{b}.{c}_{d}-{e}");
@@ -131,7 +138,8 @@ pub fn start(listeners: Vec<TcpListener>, redirect_uri: &str, token_lifetime: u6
         refresh_tokens: Issued::new(90 * 24 * 3600),
         access_tokens: Issued::new(token_lifetime),
     });
-    // Without form-action: browsers apply it to the redirect after a form as well, and that leads to the app.
+    // Without form-action: browsers apply it to the redirect after a form as
+    // well, and that leads to the app.
     let policy = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'";
     let server = HttpServer::new(move || {
         let headers = DefaultHeaders::new()
@@ -141,8 +149,8 @@ pub fn start(listeners: Vec<TcpListener>, redirect_uri: &str, token_lifetime: u6
             .add(("Cache-Control", "no-store, no-cache"));
         App::new().wrap(headers).app_data(tenant.clone()).configure(routes)
     });
-    // Longer than the app's client keeps an idle connection, which is 90 s: or it would now and then send a request
-    // over one that is being closed here.
+    // Longer than the app's client keeps an idle connection, which is 90 s: or
+    // it would now and then send a request over one that is being closed here.
     let server = server.workers(1).disable_signals().keep_alive(Duration::from_secs(120));
     let server = listeners.into_iter().try_fold(server, HttpServer::listen)?.run();
     let endpoint = format!("{origin}/v1.0/me");
@@ -193,7 +201,8 @@ impl Tenant {
     }
 }
 
-/// What was issued under handles that cannot be guessed: the last `AT_MOST`, each until it expires.
+/// What was issued under handles that cannot be guessed: the last
+/// `AT_MOST`, each until it expires.
 struct Issued<T> {
     lifetime: Duration,
     kept: Mutex<VecDeque<(Instant, String, T)>>,

@@ -1,5 +1,6 @@
-//! `GET /auth/redirect`: the second leg of the auth code flow. The browser brings a code, which becomes tokens, which
-//! become a signed-in session, if all checks hold; nothing is stored before they do.
+//! `GET /auth/redirect`: the second leg of the auth code flow. The browser
+//! brings a code, which becomes tokens, which become a signed-in session,
+//! if all checks hold; nothing is stored before they do.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, get_current_timestamp};
 use reqwest::Client;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::Mutex;
 use tokio::time::timeout_at;
 use tracing::{info, warn};
@@ -24,15 +25,16 @@ use url::{Url, form_urlencoded};
 
 use crate::settings::Settings;
 
-/// The identity platform's signing keys (RFC 7517), and when they were fetched: one copy for all sign-ins, for 24
-/// hours.
+/// The identity platform's signing keys (RFC 7517), and when they were
+/// fetched: one copy for all sign-ins, for 24 hours.
 static SIGNING_KEYS: Mutex<Option<(Instant, Vec<Value>)>> = Mutex::const_new(None);
 
 /// Completes a sign-in and redirects to the page that it was started for.
 ///
 /// # Errors
-/// 400 if the sign-in was not started in this browser or is over, 403 if it was declined, 401 if the id token fails a
-/// check, 502, 503 or 504 if the identity platform does not do its part; the page says which and why.
+/// 400 if the sign-in was not started in this browser or is over, 403 if it
+/// was declined, 401 if the id token fails a check, 502, 503 or 504 if the
+/// identity platform does not do its part; the page says which and why.
 pub async fn authorized(
     req: HttpRequest,
     session: Session,
@@ -40,20 +42,27 @@ pub async fn authorized(
     http: Data<Client>,
 ) -> Result<HttpResponse, Error> {
     let started = Instant::now();
+    // Seconds since 1970, as all times in tokens and in the token cache.
     let now = get_current_timestamp().cast_signed();
 
-    // 5. The answer to the authorization request (RFC 6749 section 4.1.2). No parameter may be there twice (section
-    // 3.1).
+    // 5. The answer to the authorization request (RFC 6749 section 4.1.2),
+    // which the identity platform sent by way of the browser: whoever made the
+    // browser come here, and with what, has to be found out first.
+    //
+    // No parameter may be there twice (section 3.1): which of the two would a
+    // proxy, a log or this app believe?
     let mut query = HashMap::new();
     let mut repeated = false;
     for (name, value) in form_urlencoded::parse(req.query_string().as_bytes()) {
         repeated |= query.insert(name, value).is_some();
     }
-    // The flow of this state, if this browser started one in the last ten minutes. It is taken out of the session,
-    // whatever follows, so that no later callback can use it; of two at once, the identity platform refuses the second
-    // code. Until here nothing is known of who sent the query, so nothing of it is shown.
-    let mut flows = session.get::<Value>("auth_code_flow")?.unwrap_or_default();
-    let flow = query.get("state").filter(|_| !repeated).and_then(|state| flows.as_object_mut()?.shift_remove(&**state));
+    // The flow of this state, if this browser started one in the last ten
+    // minutes (RFC 6749 section 10.12). It is taken out of the session,
+    // whatever follows, so that no later callback can use it; of two at once,
+    // the identity platform refuses the second code. Until here nothing is
+    // known of who sent the query, so nothing of it is shown.
+    let mut flows: Map<String, Value> = session.get("auth_code_flow").ok().flatten().unwrap_or_default();
+    let flow = query.get("state").filter(|_| !repeated).and_then(|state| flows.shift_remove(&**state));
     if flow.is_some() {
         session.insert("auth_code_flow", &flows)?;
     }
@@ -63,13 +72,17 @@ pub async fn authorized(
             "This sign-in was not started in this browser, or is over already. Sign in again.",
         ));
     };
-    // Which identity platform answers, where it says so (RFC 9207 section 2.4).
+    // Which identity platform answers, where it says so (RFC 9207 section
+    // 2.4): an app with several of them could be made to bring the code of one
+    // to another.
     if query.get("iss").is_some_and(|iss| settings.openid_metadata["issuer"] != **iss) {
         warn!("refused: the answer comes from another issuer, {:?}", query["iss"]);
         return Err(ErrorBadRequest(
             "This answer does not come from the identity platform that was asked. Sign in again.",
         ));
     }
+    // The user declined, or an administrator has to consent first, or a policy
+    // forbids it (section 4.1.2.1).
     if let Some(error) = query.get("error") {
         let description = query.get("error_description").map(|description| &**description).unwrap_or_default();
         warn!("the identity platform says no, {error:?}: {description:?}");
@@ -81,8 +94,12 @@ pub async fn authorized(
     };
 
     // <ms_docref_redeem_auth_code>
-    // 6. Redeem the code at the token endpoint (RFC 6749 section 4.1.3): server to server, authenticated with the
-    // client secret (section 2.3.1), and with the code_verifier that only this session knows (RFC 7636 section 4.5).
+    // 6. Redeem the code at the token endpoint (RFC 6749 section 4.1.3):
+    // server to server, so that no token passes through the browser. This app
+    // authenticates with its client secret (section 2.3.1), and shows with the
+    // code_verifier that it is the one that asked for this code (RFC 7636
+    // section 4.5). A real app would rather have a certificate, or a managed
+    // identity, than a secret that can be copied.
     info!("code received, redeeming it at the token endpoint");
     let token_endpoint = settings.openid_metadata["token_endpoint"].as_str().unwrap_or_default();
     let [redirect_uri, scope, code_verifier, claims] =
@@ -92,11 +109,13 @@ pub async fn authorized(
         ("client_secret", &settings.client_credential),
         ("grant_type", "authorization_code"),
         ("code", code),
-        ("redirect_uri", redirect_uri),
         ("code_verifier", code_verifier),
+        // The same as at the authorization endpoint, which the identity platform
+        // compares, and MSAL repeats.
+        ("redirect_uri", redirect_uri),
         ("scope", scope),
-        ("client_info", "1"),
         ("claims", claims),
+        ("client_info", "1"),
     ];
     let sent = async {
         let mut response = http.post(token_endpoint).form(&grant).send().await?;
@@ -105,33 +124,40 @@ pub async fn authorized(
         while let Some(chunk) = response.chunk().await?.filter(|_| body.len() < 1_000_000) {
             body.extend_from_slice(&chunk);
         }
-        let answer = serde_json::from_slice(&body).unwrap_or_default();
-        Ok::<_, reqwest::Error>((response.status().as_u16(), answer))
+        Ok((response.status().as_u16(), serde_json::from_slice(&body).unwrap_or_default()))
     };
     // No answer counts as what a proxy in between would have said.
-    let (status, answer): (u16, Value) = sent.await.unwrap_or_else(|err| {
+    let (status, answer): (u16, Value) = sent.await.unwrap_or_else(|err: reqwest::Error| {
         warn!("no answer from the token endpoint: {err:?}");
         (if err.is_timeout() { 504 } else { 502 }, Value::Null)
     });
-    let (error, description) = (answer["error"].as_str(), answer["error_description"].as_str().unwrap_or_default());
+    let error = answer["error"].as_str().unwrap_or_default();
+    let description = answer["error_description"].as_str().unwrap_or_default();
     let is_bearer = answer["token_type"].as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("Bearer"));
-    if status != 200 || error.is_some() {
-        warn!("no tokens from the token endpoint: {status}, {:?}: {description:?}", error.unwrap_or("no error code"));
+    if status != 200 || !error.is_empty() {
+        warn!("no tokens from the token endpoint: {status}, {error:?}: {description:?}");
     }
+    // All that the token endpoint can answer (RFC 6749 sections 5.1 and 5.2),
+    // and all that a network can.
     match (status, error) {
-        (200, None) if answer["access_token"].is_string() && answer["id_token"].is_string() && is_bearer => {}
+        (200, "") if answer["access_token"].is_string() && answer["id_token"].is_string() && is_bearer => {}
         (429 | 503, _) => return Err(ErrorServiceUnavailable("The identity platform is busy. Try again in a minute.")),
         (504, _) => return Err(ErrorGatewayTimeout("The identity platform did not answer in time. Try again.")),
-        (400..=499, Some("invalid_grant")) => {
+        // The code was used before, or is too old, as after a reload: a new one is
+        // to be had by a new sign-in.
+        (400..=499, "invalid_grant") => {
             return Err(ErrorBadRequest(
                 "The identity platform did not accept the code of this sign-in. Sign in again.",
             ));
         }
-        // A policy, or a consent that is missing: the user has to do something at the identity platform.
-        (400..=499, Some(error @ ("interaction_required" | "consent_required" | "login_required"))) => {
+        // A policy, or a consent that is missing: the user has to do something at
+        // the identity platform.
+        (400..=499, "interaction_required" | "consent_required" | "login_required") => {
             return Err(ErrorForbidden(format!("The identity platform asks for more: {error}: {description}")));
         }
-        (400..=499, Some(error)) => {
+        // The app itself is refused, which no user can mend: whoever registered it
+        // has to know what to look at.
+        (400..=499, error) if !error.is_empty() => {
             let settings = match error {
                 "invalid_client" => {
                     "CLIENT_CREDENTIAL (the secret's Value, not its Secret ID; it expires) and CLIENT_ID"
@@ -140,7 +166,8 @@ pub async fn authorized(
                 "invalid_scope" | "invalid_resource" => "SCOPE",
                 _ => "CLIENT_ID, AUTHORITY, REDIRECT_URI and SCOPE",
             };
-            // Microsoft's support asks for the two ids, which its descriptions end with, too.
+            // Microsoft's support asks for the two ids, which its descriptions end
+            // with, too.
             let description = description.split("Trace ID:").next().unwrap_or_default().trim_end();
             return Err(ErrorBadGateway(format!(
                 "The identity platform refused this app: {error}: {description} Look at {settings} in the settings. \
@@ -159,24 +186,30 @@ pub async fn authorized(
     // </ms_docref_redeem_auth_code>
 
     // <ms_docref_validate_id_token>
-    // 7. Validate the id token (OpenID Connect Core section 3.1.3.7 and Microsoft's rules): who signed in is what it
-    // says, so nothing in it counts before its signature is verified. The algorithm is RS256, whatever its header
-    // says, and the key is one of the identity platform's own (jwks_uri), never one that the token brings along.
-    // Claims are checked further below.
+    // 7. Validate the id token (OpenID Connect Core section 3.1.3.7 and
+    // Microsoft's rules): who signed in is what it says, so nothing in it
+    // counts before its signature is verified. MSAL relies on TLS here, as the
+    // section allows; the signature also holds where a proxy ends the TLS. The
+    // algorithm is RS256, whatever its header says, and the key is one of the
+    // identity platform's own (jwks_uri), never one that the token brings
+    // along (RFC 8725 section 3.1). Claims are checked further below.
     let id_token = answer["id_token"].as_str().unwrap_or_default();
     let header = jsonwebtoken::decode_header(id_token).ok();
     let Some(header) = header.filter(|header| header.alg == Algorithm::RS256 && header.crit.is_none()) else {
         warn!("refused: the id token fails the check of alg");
         return Err(ErrorUnauthorized("The id token cannot be trusted: its header fails the check of alg."));
     };
-    // Of the JWT library only the signature is wanted: its rules for claims are laxer than those below.
+    // Of the JWT library only the signature is wanted: its rules for claims
+    // are laxer than those below.
     let mut signature_only = Validation::new(Algorithm::RS256);
     signature_only.required_spec_claims.clear();
     (signature_only.validate_exp, signature_only.validate_aud) = (false, false);
-    // Keys change without notice: if none of those at hand can have signed the token, new ones are fetched, once.
+    // Keys change without notice: if none of those at hand can have signed the
+    // token, new ones are fetched, once.
     let mut verified = None;
     for attempt in 0..2 {
-        // However many sign-ins wait here, one of them fetches the keys, and none waits more than 15 seconds.
+        // However many sign-ins wait here, one of them fetches the keys, and none
+        // waits more than 15 seconds.
         let deadline = Instant::now() + Duration::from_secs(15);
         let Ok(mut signing_keys) = timeout_at(deadline.into(), SIGNING_KEYS.lock()).await else {
             warn!("no signing keys in 15 seconds: another sign-in is still fetching them");
@@ -195,10 +228,9 @@ pub async fn authorized(
                 while let Some(chunk) = response.chunk().await?.filter(|_| body.len() < 1_000_000) {
                     body.extend_from_slice(&chunk);
                 }
-                let answer = serde_json::from_slice(&body).unwrap_or_default();
-                Ok::<_, reqwest::Error>((response.status().as_u16(), answer))
+                Ok((response.status().as_u16(), serde_json::from_slice(&body).unwrap_or_default()))
             };
-            let (status, jwks): (u16, Value) = sent.await.unwrap_or_else(|err| {
+            let (status, jwks): (u16, Value) = sent.await.unwrap_or_else(|err: reqwest::Error| {
                 warn!("no answer from the address of the signing keys: {err:?}");
                 (if err.is_timeout() { 504 } else { 502 }, Value::Null)
             });
@@ -220,8 +252,8 @@ pub async fn authorized(
                 }
             }
         }
-        // RSA keys that are not for encryption: the one that the header names, or each if it names none. Keys of other
-        // kinds are for somebody else.
+        // RSA keys that are not for encryption: the one that the header names, or
+        // each if it names none. Keys of other kinds are for somebody else.
         let keys = signing_keys.iter().flat_map(|(_, keys)| keys);
         verified = (keys.filter(|key| key["kty"] == "RSA" && key["use"] != "enc"))
             .filter(|key| header.kid.as_ref().is_none_or(|kid| key["kid"] == **kid))
@@ -239,8 +271,12 @@ pub async fn authorized(
         return Err(ErrorUnauthorized("The id token cannot be trusted: its signature fails the check."));
     };
 
-    // An authority for several tenants has an issuer with a gap, {tenantid}, for the tenant of the user: a GUID, so
-    // that nothing else fits in. A key may be good for one issuer only.
+    // The claims, each against what this app knows by itself: its settings,
+    // the metadata, its clock, this flow.
+    //
+    // An authority for several tenants has an issuer with a gap, {tenantid},
+    // for the tenant of the user: a GUID, so that nothing else fits in. A key
+    // may be good for one issuer only.
     let is_guid = |tid: &&str| {
         let is_hex_or_hyphen = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
         tid.split('-').map(str::len).eq([8, 4, 4, 4, 12]) && tid.bytes().all(is_hex_or_hyphen)
@@ -248,18 +284,22 @@ pub async fn authorized(
     let tid = id_token_claims["tid"].as_str().filter(is_guid).unwrap_or("{tenantid}");
     let issuer = settings.openid_metadata["issuer"].as_str().unwrap_or_default().replace("{tenantid}", tid);
     let key_issuer = key_issuer.map_or_else(|| issuer.clone(), |key_issuer| key_issuer.replace("{tenantid}", tid));
-    // 120 seconds, because clocks differ.
+    // Numeric dates (RFC 7519 section 2), with 120 seconds, because clocks
+    // differ.
     let time = |claim: &str| id_token_claims[claim].as_f64();
     let (earliest, latest) = (now as f64 - 120.0, now as f64 + 120.0);
     let checks = [
-        // Steps 2 and 3: it comes from the identity platform that was asked, and is for this app and nobody else.
+        // Steps 2 and 3: it comes from the identity platform that was asked, and
+        // is for this app and nobody else.
         ("iss", id_token_claims["iss"] == issuer && key_issuer == issuer && !issuer.contains('{')),
         ("aud", id_token_claims["aud"] == settings.client_id || id_token_claims["aud"] == json!([settings.client_id])),
-        // Steps 9 and 10, and RFC 7519 section 4.1.5: it has not expired, and is not of the future.
+        // Steps 9 and 10, and RFC 7519 section 4.1.5: it has not expired, and is
+        // not of the future.
         ("exp", time("exp").is_some_and(|exp| exp > earliest)),
         ("nbf", id_token_claims.get("nbf").is_none() || time("nbf").is_some_and(|nbf| nbf <= latest)),
         ("iat", time("iat").is_some_and(|iat| iat <= latest)),
-        // Section 2: it says who the user is, by the one name that nobody else has at this issuer.
+        // Section 2: it says who the user is, by the one name that nobody else has
+        // at this issuer.
         ("sub", id_token_claims["sub"].is_string()),
         // Step 11: it was issued for this very sign-in.
         ("nonce", id_token_claims["nonce"].is_string() && id_token_claims["nonce"] == flow["nonce"]),
@@ -274,11 +314,15 @@ pub async fn authorized(
     info!("id token validated: signature, iss, aud, exp, nbf, iat, sub and nonce");
     // </ms_docref_validate_id_token>
 
-    // 8. The token cache of this user begins empty. MSAL's names: the environment is the host of the authority, the
-    // realm the tenant that the token endpoint is of, and the account is known by the client_info that came with the
-    // tokens.
+    // 8. The token cache. It is this user's alone and begins empty: a sign-in
+    // leaves nothing of an earlier one. In MSAL's names the environment is the
+    // host of the authority, the realm is the tenant that the token endpoint
+    // is of, and the account is known by the client_info that came with the
+    // tokens: a user (uid) of a home tenant (utid), who may be a guest in this
+    // one. Without it the id token's subject has to do.
     let mut token_cache = json!({});
-    // None is held yet; the block below is word for word that of graph.rs, where one is.
+    // None is held yet; the block below is word for word that of graph.rs,
+    // where one is.
     let held_refresh_token = Value::Null;
     let environment = Url::parse(&settings.authority).ok().and_then(|url| Some(url.host_str()?.to_owned()));
     let environment = environment.unwrap_or_default();
@@ -294,62 +338,66 @@ pub async fn authorized(
         _ => id_token_claims["sub"].as_str().unwrap_or_default().to_owned(),
     };
     // <ms_docref_cache_tokens>
-    // The unified cache schema of all MSALs: five sections of entries, each under a lower-cased key
-    // made of its own fields; times are seconds since 1970, as strings. A new access token replaces
-    // one for the same scopes.
-    // What was granted need not be what was asked for; an answer without scope grants just that (RFC 6749
-    // section 5.1).
+    // The unified cache schema of all MSALs: five sections of entries, each
+    // under a lower-cased key made of its own fields, so that a new access
+    // token replaces the one for the same scopes. Times are seconds since
+    // 1970, as strings. What MSAL would write is written, whether this app
+    // reads it again or not.
+    //
+    // What was granted need not be what was asked for; an answer without scope
+    // grants just that (RFC 6749 section 5.1).
     let mut target: Vec<&str> = answer["scope"].as_str().unwrap_or(scope).split_whitespace().collect();
     target.sort_unstable();
     let target = target.join(" ");
-    // A number, or a text of one: both have been seen.
+    // A number (RFC 6749 section 5.1), or a text of one: both have been seen.
     let seconds = |field: &str| {
         let number = answer[field].as_f64().map(|seconds| seconds as i64);
         number.or_else(|| answer[field].as_str()?.trim().parse().ok())
     };
     let expires_in = seconds("expires_in").or_else(|| Some(seconds("expires_on")?.saturating_sub(now))).unwrap_or(600);
     let client_id = &settings.client_id;
+    // extended_expires_on is for an identity platform that is out of order;
+    // this app makes no use of it.
     let mut access_token = json!({
         "credential_type": "AccessToken",
         "secret": answer["access_token"],
-        "home_account_id": home_account_id,
-        "environment": environment,
+        "home_account_id": home_account_id, "environment": environment, "realm": realm,
         "client_id": client_id,
         "target": target,
-        "realm": realm,
         "token_type": answer["token_type"],
         "cached_at": now.to_string(),
         "expires_on": now.saturating_add(expires_in).to_string(),
         "extended_expires_on": now.saturating_add(seconds("ext_expires_in").unwrap_or(expires_in)).to_string(),
     });
-    // For long-lived tokens the identity platform says from when on a new one would be welcome.
+    // For long-lived tokens the identity platform says from when on a new one
+    // would be welcome.
     if let Some(refresh_in) = seconds("refresh_in") {
         access_token["refresh_on"] = now.saturating_add(refresh_in).to_string().into();
     }
     let key = format!("{home_account_id}-{environment}-accesstoken-{client_id}-{realm}-{target}").to_lowercase();
     token_cache["AccessToken"][key] = access_token;
+    // The raw id token, for whoever asks MSAL for it; the claims that this app
+    // goes by are in `user`.
     if answer["id_token"].is_string() {
         let key = format!("{home_account_id}-{environment}-idtoken-{client_id}-{realm}-").to_lowercase();
         token_cache["IdToken"][key] = json!({
             "credential_type": "IdToken",
             "secret": answer["id_token"],
-            "home_account_id": home_account_id,
-            "environment": environment,
-            "realm": realm,
+            "home_account_id": home_account_id, "environment": environment, "realm": realm,
             "client_id": client_id,
         });
     }
-    // `foci` is there for Microsoft's own apps, which share their refresh tokens with their family.
+    // `foci` is there for Microsoft's own apps, which share their refresh
+    // tokens with their family.
     let family = answer.get("foci");
     if answer["refresh_token"].is_string() {
-        // A refresh token is for all scopes: a new one takes the place of the one held, whatever the
-        // target of the answer.
+        // A refresh token is for all scopes: a new one takes the place of the one
+        // held, whatever the target of the answer.
         let mut refresh_token = held_refresh_token.clone();
         if refresh_token.is_null() {
             refresh_token = json!({
                 "credential_type": "RefreshToken",
-                "home_account_id": home_account_id,
-                "environment": environment,
+                "home_account_id": home_account_id, "environment": environment,
                 "client_id": client_id,
                 "target": target,
             });
@@ -369,18 +417,19 @@ pub async fn authorized(
     }
     token_cache["AppMetadata"][format!("appmetadata-{environment}-{client_id}")] = app_metadata;
     // </ms_docref_cache_tokens>
+    // The account itself is written at the sign-in only: a refresh brings
+    // nothing new about it. The username is for people and may change; what
+    // says who the user is are the ids.
     let username = id_token_claims.get("preferred_username").unwrap_or(&id_token_claims["upn"]);
     token_cache["Account"][format!("{home_account_id}-{environment}-{realm}").to_lowercase()] = json!({
-        "home_account_id": home_account_id,
-        "environment": environment,
-        "realm": realm,
+        "home_account_id": home_account_id, "environment": environment, "realm": realm,
         "local_account_id": id_token_claims.get("oid").unwrap_or(&id_token_claims["sub"]),
         "username": username.as_str().unwrap_or_default(),
         "authority_type": "MSSTS",
         "account_source": "authorization_code",
     });
-    // Dead on arrival: tokens that the pages can neither use nor renew would only send the user back here, again and
-    // again.
+    // Dead on arrival: tokens that the pages can neither use nor renew would
+    // only send the user back here, again and again.
     let covers_scope = settings.scope.split_whitespace().all(|scope| target.split(' ').any(|granted| granted == scope));
     if !answer["refresh_token"].is_string() && (expires_in < 60 || !covers_scope) {
         warn!("refused: no refresh token, and an access token for {expires_in} s and {target:?}");
@@ -390,8 +439,10 @@ pub async fn authorized(
         ));
     }
 
-    // 9. Signed in. The session gets a new id, so that one that was planted in the browser before is worth nothing
-    // (session fixation, OWASP ASVS 5.0 section 7.2.4). Other tabs' flows stay.
+    // 9. Signed in: only now, with every check behind it, is anything stored.
+    // The session gets a new id, so that one that was planted in the browser
+    // before is worth nothing (session fixation, OWASP ASVS 5.0 section
+    // 7.2.4). Other tabs' flows stay.
     let mut user = json!({ "id_token": id_token, "id_token_claims": id_token_claims });
     if !flow["claims_challenge"].is_null() {
         user["claims_challenge"] = flow["claims_challenge"].clone();
@@ -402,9 +453,10 @@ pub async fn authorized(
     info!("tokens cached, access token valid for {expires_in} s");
     info!("signed in: {:?}, redirecting to the page asked for", id_token_claims["sub"].as_str().unwrap_or_default());
 
-    // Back to the page asked for, which must be one of ours (RFC 9700 section 4.11: no open redirector). A second
-    // slash, or the backslash that browsers take for one, would begin another host's name, even after a tab or line
-    // end, which they skip.
+    // Back to the page asked for, which must be one of ours (RFC 9700 section
+    // 4.11: no open redirector). A second slash, or the backslash that
+    // browsers take for one, would begin another host's name, even after a tab
+    // or line end, which they skip.
     let post_sign_in_url = flow["post_sign_in_url"].as_str().filter(|url| {
         url.starts_with('/') && !url[1..].starts_with(['/', '\\']) && url.bytes().all(|byte| byte.is_ascii_graphic())
     });

@@ -1,4 +1,5 @@
-//! `GET /`: public. The links on the page lead to the protected ones, which start a sign-in by themselves.
+//! `GET /`: public. The links on the page lead to the protected ones, which
+//! start a sign-in by themselves.
 
 use actix_session::Session;
 use actix_web::HttpResponse;
@@ -16,7 +17,7 @@ use tera::{Context, Tera};
 pub async fn index(session: Session, templates: Data<Tera>) -> Result<HttpResponse, Error> {
     let mut context = Context::new();
     // Reading the session does not start one: a new visitor gets no cookie.
-    if let Some(user) = session.get::<Value>("user")? {
+    if let Ok(Some(user)) = session.get::<Value>("user") {
         let claims = &user["id_token_claims"];
         let user_name =
             claims["name"].as_str().or(claims["preferred_username"].as_str()).unwrap_or("a user without a name");

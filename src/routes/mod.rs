@@ -1,4 +1,5 @@
-//! The five routes, one file each. Every file can be read, and copied, on its own.
+//! The five routes, one file each. Every file can be read, and copied, on
+//! its own.
 
 pub mod admin;
 pub mod auth_redirect;

@@ -1,5 +1,6 @@
-//! What AUTHORITY may be: tenants by id and by domain, all tenants, national clouds, Azure AD B2C and External ID, each at the host
-//! names and paths that it really has. A proxy of the test leads to all of them.
+//! What AUTHORITY may be: tenants by id and by domain, all tenants,
+//! national clouds, Azure AD B2C and External ID, each at the host names
+//! and paths that it really has. A proxy of the test leads to all of them.
 
 use std::sync::Arc;
 
@@ -14,7 +15,8 @@ use tokio_rustls::rustls::{ServerConfig, crypto::aws_lc_rs};
 use crate::harness::*;
 use crate::platform::*;
 
-/// An identity platform by its addresses, in which `{t}` is the tenant's id.
+/// An identity platform by its addresses, in which `{t}` is the tenant's
+/// id.
 pub struct Authority {
     /// The setting.
     pub authority: &'static str,
@@ -91,7 +93,8 @@ pub const AUTHORITIES: &[Authority] = &[
         issuer: "https://login.partner.microsoftonline.cn/{tenantid}/v2.0",
         cached_as: ("login.partner.microsoftonline.cn", "common"),
     },
-    // Azure AD B2C: the user flow is part of the path, and the issuer ends with a slash.
+    // Azure AD B2C: the user flow is part of the path, and the issuer ends
+    // with a slash.
     Authority {
         authority: "https://fabrikam.b2clogin.com/fabrikam.onmicrosoft.com/b2c_1_signin",
         metadata: "https://fabrikam.b2clogin.com/fabrikam.onmicrosoft.com/b2c_1_signin/v2.0/.well-known/openid-configuration",
@@ -156,7 +159,8 @@ pub fn full(address: &str) -> String {
     address.replace("{t}", TENANT_ID)
 }
 
-/// A proxy (CONNECT, RFC 9110 section 9.3.6) behind which each https host is one platform, and the certificate to trust for that.
+/// A proxy (CONNECT, RFC 9110 section 9.3.6) behind which each https host
+/// is one platform, and the certificate to trust for that.
 pub struct Internet {
     proxy: String,
     folder: TempDir,
@@ -207,7 +211,8 @@ impl Internet {
     }
 }
 
-/// Has a platform say of itself that these are its endpoints, and this its issuer.
+/// Has a platform say of itself that these are its endpoints, and this its
+/// issuer.
 fn pose_as(platform: &Platform, endpoints: &str, issuer: &str) {
     let (endpoints, issuer) = (full(endpoints), full(issuer));
     let iss = issuer.replace("{tenantid}", TENANT_ID);
@@ -263,7 +268,8 @@ async fn every_kind_of_authority_signs_in_and_refreshes() {
         let token_endpoint = format!("{endpoints}/oauth2/v2.0/token");
         assert_eq!(asked(Endpoint::Token).await, [token_endpoint.as_str()]);
 
-        // As MSAL names them: the authority's host, and the first part of the token endpoint's path.
+        // As MSAL names them: the authority's host, and the first part of the
+        // token endpoint's path.
         let cache = app.token_cache();
         let (environment, realm) = (authority.cached_as.0, full(authority.cached_as.1));
         for (section, has_realm) in [

@@ -1,8 +1,10 @@
-//! What a person does and sees, in a real browser: headless Chromium, driven by chromedriver.
+//! What a person does and sees, in a real browser: headless Chromium,
+//! driven by chromedriver.
 //!
-//! Each test has one browser with a profile of its own. When it closes, the browser's log must be free of errors (which
-//! is where violations of the Content-Security-Policy show), and all that it loaded must have come from the app or its
-//! tenant.
+//! Each test has one browser with a profile of its own. When it closes, the
+//! browser's log must be free of errors (which is where violations of the
+//! Content-Security-Policy show), and all that it loaded must have come
+//! from the app or its tenant.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -29,7 +31,8 @@ const TO_ADMIN: &str = "Graph Access as Admin";
 const TO_HOME: &str = "Return to home";
 const SIGN_OUT: &str = "Sign out";
 
-/// The demo tenant's object id of the user with the role: it is on no page but those of that user.
+/// The demo tenant's object id of the user with the role: it is on no page
+/// but those of that user.
 const ADAS_OID: &str = "3d9f6a20-7b18-4c55-9e0d-f24b81c6a7e3";
 
 /// A browser, which ends when this goes out of scope.
@@ -42,7 +45,8 @@ struct Chromium {
     secrets: Secrets,
 }
 
-/// chromedriver and the processes that it starts, which are of its process group and would outlive it.
+/// chromedriver and the processes that it starts, which are of its process
+/// group and would outlive it.
 struct Chromedriver(Child);
 
 impl Drop for Chromedriver {
@@ -87,7 +91,8 @@ impl Chromium {
         let Value::Object(capabilities) = capabilities else { unreachable!() };
         let server = format!("http://127.0.0.1:{}", port.expect("chromedriver's port"));
         let driver = WebDriver::new(server, Capabilities::from(capabilities)).await.unwrap();
-        // Its own end would wait for an answer, and after a failure there may be none.
+        // Its own end would wait for an answer, and after a failure there may be
+        // none.
         driver.clone().leak().unwrap();
         let tenant = app.log().split_once("demo tenant http").unwrap().1.split_whitespace().next().unwrap().to_owned();
         let tenant = Url::parse(&format!("http{tenant}")).unwrap().origin().ascii_serialization();
@@ -129,7 +134,8 @@ impl Chromium {
         self.is_at(title).await;
     }
 
-    /// Makes a choice on the demo tenant's page and waits for the page that it leads to.
+    /// Makes a choice on the demo tenant's page and waits for the page that it
+    /// leads to.
     async fn choose(&self, choice: &str, title: &'static str) {
         self.is_at(SIGN_IN).await;
         self.driver.find(By::Css(format!("button[value='{choice}']"))).await.unwrap().click().await.unwrap();
@@ -152,7 +158,8 @@ impl Chromium {
         self.driver.action_chain().send_keys(key).perform().await.unwrap();
     }
 
-    /// Goes on to the element with this text by the Tab key alone; wherever that stops, one must see it.
+    /// Goes on to the element with this text by the Tab key alone; wherever
+    /// that stops, one must see it.
     async fn tab_to(&self, text: &str) {
         for _ in 0..10 {
             self.press(Key::Tab).await;
@@ -169,7 +176,8 @@ impl Chromium {
         panic!("the Tab key does not reach {text:?}");
     }
 
-    /// Makes the window this wide, in CSS pixels, and its user one who likes it light or dark.
+    /// Makes the window this wide, in CSS pixels, and its user one who likes it
+    /// light or dark.
     async fn show(&self, width: u32, height: u32, scale: u32, color_scheme: &str) {
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": scale, "mobile": false });
         let media = json!({ "features": [{ "name": "prefers-color-scheme", "value": color_scheme }] });
@@ -185,8 +193,9 @@ impl Chromium {
         self.driver.switch_to_window(window.clone()).await.unwrap();
     }
 
-    /// Closes the browser, once it is clear that all went well in it: its log has nothing but `expected` answers, each
-    /// a path and a status that a browser logs as an error, and nobody else was asked for anything.
+    /// Closes the browser, once it is clear that all went well in it: its log
+    /// has nothing but `expected` answers, each a path and a status that a
+    /// browser logs as an error, and nobody else was asked for anything.
     async fn close(self, expected: &[(&str, u16)]) {
         let mut unexpected: Vec<String> = Vec::new();
         for entry in self.driver.browser_log().await.unwrap() {
@@ -250,8 +259,8 @@ async fn a_person_signs_in_looks_around_and_signs_out() {
     chromium.follow(SIGN_OUT, HOME).await;
     assert!(!chromium.text().await.contains("Signed in"));
 
-    // Back through all that was seen: each page is asked for anew, so that the next person at this computer sees
-    // nothing.
+    // Back through all that was seen: each page is asked for anew, so that the
+    // next person at this computer sees nothing.
     for _ in 0..4 {
         chromium.driver.back().await.unwrap();
         let source = chromium.driver.source().await.unwrap();
@@ -422,20 +431,23 @@ async fn no_page_shuts_anyone_out() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// `APP_PNG=app.png cargo test picture -- --ignored` makes the picture anew that the README shows. Without APP_PNG it
-/// only tries whether that could be done.
+/// `APP_PNG=app.png cargo test picture -- --ignored` makes the picture anew
+/// that the README shows. Without APP_PNG it only tries whether that could
+/// be done.
 #[tokio::test]
 #[ignore = "needs Chromium: apt-get install chromium chromium-driver"]
 async fn the_picture_shows_the_graph_page() {
     let file = std::env::var("APP_PNG").ok();
-    // The README's port, so that the picture shows the addresses that its readers see.
+    // The README's port, so that the picture shows the addresses that its
+    // readers see.
     let port = if file.is_some() { "5000" } else { "0" };
     let app = App::start(&[("PORT", port)]).await;
     let chromium = Chromium::start(&app).await;
     chromium.show(800, 600, 2, "light").await;
     chromium.open(app.at("/graph")).await;
     chromium.choose(ADA_WITH_THE_ROLE, GRAPH).await;
-    // As high as what the page is about, so that nothing of that is cut off and nothing is empty.
+    // As high as what the page is about, so that nothing of that is cut off
+    // and nothing is empty.
     let height = "return document.querySelector('main').getBoundingClientRect().bottom";
     let height = chromium.driver.execute(height, vec![]).await.unwrap().json().as_f64().unwrap().ceil() as u32 + 8;
     chromium.show(800, height, 2, "light").await;

@@ -26,7 +26,8 @@ async fn get_with_cookie(app: &App, path: &str, cookie: &str) -> Page {
     browser.send(browser.client.get(app.at(path)).header("Cookie", cookie)).await
 }
 
-/// How often the demo tenant has issued tokens so far, at sign-ins and refreshes.
+/// How often the demo tenant has issued tokens so far, at sign-ins and
+/// refreshes.
 fn tokens_issued(app: &App) -> usize {
     app.log().matches("demo tenant: tokens issued").count()
 }
@@ -47,7 +48,8 @@ fn set_expires_in(app: &App, seconds: i64) {
     });
 }
 
-/// The answer of the demo tenant to a request for authorization, with some of its parameters changed or, as None, left out.
+/// The answer of the demo tenant to a request for authorization, with some
+/// of its parameters changed or, as None, left out.
 async fn authorize(browser: &Browser, valid: &str, changes: &[(&str, Option<&str>)]) -> Page {
     let mut url = Url::parse(valid).unwrap();
     let kept: Vec<_> = url.query_pairs().into_owned().collect();
@@ -65,7 +67,8 @@ async fn tenant(app: &App) -> (String, String) {
     (Url::parse(&authority).unwrap().origin().ascii_serialization(), authority)
 }
 
-// --- The pages --------------------------------------------------------------------------------------------------------
+// --- The pages
+// --------------------------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn a_sign_in_by_http_alone_leads_to_the_graph_page() {
@@ -293,7 +296,8 @@ async fn unknown_pages_and_wrong_methods_have_their_error_pages() {
     assert_eq!(browser.get(app.at("/graph")).await.status, 200);
 }
 
-// --- Signing in -------------------------------------------------------------------------------------------------------
+// --- Signing in
+// -------------------------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn after_the_sign_in_comes_the_page_first_asked_for_with_its_query() {
@@ -344,7 +348,8 @@ async fn the_session_cookie_has_its_attributes() {
         assert_eq!(cookies.len(), 1, "{cookies:?}");
         let mut attributes = cookies[0].to_str().unwrap().split("; ");
         let value = attributes.next().unwrap().strip_prefix("rust-webapp-session=").unwrap();
-        // A signature of 32 bytes in base64, and an id of 64 letters and digits: nothing of the user.
+        // A signature of 32 bytes in base64, and an id of 64 letters and digits:
+        // nothing of the user.
         assert!(value.len() < 200, "{value}");
         let mut attributes: Vec<_> = attributes.collect();
         attributes.sort_unstable();
@@ -372,13 +377,15 @@ async fn with_an_https_redirect_uri_the_cookie_is_for_https_and_this_host_only()
     let cookie = &page.cookies()[0];
     assert!(cookie.starts_with("__Host-rust-webapp-session="), "{cookie}");
 
-    // As the proxy would hand it on. The name of the host is whatever the proxy makes of it.
+    // As the proxy would hand it on. The name of the host is whatever the
+    // proxy makes of it.
     let callback = browser.post(page.location(), &[("choice", ADA_WITH_THE_ROLE)]).await;
     let query = callback.location().strip_prefix("https://app.example.com/auth/redirect").unwrap();
     let signed_in = get_with_cookie(&app, &format!("/auth/redirect{query}"), cookie).await;
     assert_eq!((signed_in.status, signed_in.location()), (302, "/graph"), "{}", signed_in.body);
     assert_eq!(get_with_cookie(&app, "/graph", &signed_in.cookies()[0]).await.status, 200);
-    // The name without the prefix, which any other host of the domain could set, is not looked at.
+    // The name without the prefix, which any other host of the domain could
+    // set, is not looked at.
     let planted = signed_in.cookies()[0].replace("__Host-", "");
     assert_eq!(get_with_cookie(&app, "/graph", &planted).await.status, 302);
 }
@@ -395,7 +402,8 @@ async fn the_sign_in_gives_the_session_a_new_id() {
     assert_ne!(new_cookie, cookie);
     assert_eq!(get_with_cookie(&app, "/graph", new_cookie).await.status, 200);
     assert!(!get_with_cookie(&app, "/", cookie).await.body.contains("Signed in as"));
-    // Signing in a second time renews it again, and the first one is worth nothing.
+    // Signing in a second time renews it again, and the first one is worth
+    // nothing.
     app.edit_session(|session| session["user"]["id_token_claims"]["exp"] = 1.into());
     let authorize = browser.get(app.at("/graph")).await;
     let callback = browser.get(authorize.location()).await;
@@ -451,7 +459,8 @@ async fn single_sign_on_answers_the_next_sign_in_without_a_choice() {
     let app = App::start(&[]).await;
     let browser = app.browser();
     browser.sign_in(&app, "/graph", ADA_WITH_THE_ROLE).await;
-    // The id token is as old as it may be with 120 s for clocks that differ, and then older.
+    // The id token is as old as it may be with 120 s for clocks that differ,
+    // and then older.
     app.edit_session(|session| session["user"]["id_token_claims"]["exp"] = (now() - 60).into());
     assert_eq!(browser.get(app.at("/admin")).await.status, 200);
     app.edit_session(|session| session["user"]["id_token_claims"]["exp"] = (now() - 120).into());
@@ -466,7 +475,8 @@ async fn single_sign_on_answers_the_next_sign_in_without_a_choice() {
     assert_eq!(app.browser().get(authorize.location()).await.title(), "Choose a user - Demo tenant");
 }
 
-// --- One name for this machine ----------------------------------------------------------------------------------------
+// --- One name for this machine
+// ----------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn other_names_of_this_machine_lead_to_the_one_in_redirect_uri() {
@@ -488,7 +498,8 @@ async fn other_names_of_this_machine_lead_to_the_one_in_redirect_uri() {
             assert_eq!(page.cookies(), [""; 0]);
         }
     }
-    // What is no other name of this machine is served as it is, and shown nowhere.
+    // What is no other name of this machine is served as it is, and shown
+    // nowhere.
     for host in ["app.example.com", "localhost", "LOCALHOST:1", "evil.example:80", "127.0.0.1.evil.example"] {
         let page = browser.send(browser.client.get(app.at("/graph")).header("Host", host)).await;
         assert_eq!(page.location_param("redirect_uri").unwrap(), app.at("/auth/redirect"), "{host}");
@@ -526,7 +537,8 @@ async fn a_visitor_of_127_0_0_1_signs_in_by_way_of_localhost() {
     assert_eq!(browser.get(app.at("/graph?x=1")).await.status, 200);
 }
 
-// --- The token cache --------------------------------------------------------------------------------------------------
+// --- The token cache
+// --------------------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn a_cached_access_token_is_used_without_a_token_request() {
@@ -603,7 +615,8 @@ async fn each_refresh_uses_the_newest_refresh_token() {
         assert!(page.body.contains("ben@demo-tenant.example"));
     }
     assert_eq!(tokens_issued(&app), 1 + 4);
-    // Of two, the one that came last. The demo tenant knows nothing of the other.
+    // Of two, the one that came last. The demo tenant knows nothing of the
+    // other.
     let add = |secret: &str, age: i64| {
         let mut entry = entry(&app.token_cache(), "RefreshToken");
         let newest: i64 = entry["last_modification_time"].as_str().unwrap().parse().unwrap();
@@ -616,7 +629,8 @@ async fn each_refresh_uses_the_newest_refresh_token() {
     add("an-old-refresh-token", 10);
     assert_eq!(browser.get(app.at("/graph")).await.status, 200);
     assert_eq!(refused(), 0);
-    // A newer one is tried first. Refused, it leaves the turn to the older one.
+    // A newer one is tried first. Refused, it leaves the turn to the older
+    // one.
     app.edit_token_cache(|cache| _ = cache["RefreshToken"].as_object_mut().unwrap().shift_remove("a-other"));
     add("a-new-refresh-token", -10);
     assert_eq!(browser.get(app.at("/graph")).await.status, 200);
@@ -636,7 +650,8 @@ async fn each_refresh_uses_the_newest_refresh_token() {
     assert_eq!(browser.get(app.at("/graph")).await.status, 200);
 }
 
-// --- Signing out ------------------------------------------------------------------------------------------------------
+// --- Signing out
+// ------------------------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn signing_out_ends_the_session_on_the_server_too() {
@@ -685,7 +700,8 @@ async fn sso_logout_ends_single_sign_on() {
     assert_eq!(browser.get(authorize.location()).await.title(), "Choose a user - Demo tenant");
 }
 
-// --- Session files ----------------------------------------------------------------------------------------------------
+// --- Session files
+// ----------------------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn a_session_is_one_readable_private_file() {
@@ -705,7 +721,8 @@ async fn a_session_is_one_readable_private_file() {
         assert_eq!(mode(&folder), 0o700);
     }
 
-    // The id is what the cookie ends with, after its signature; the file is not called by it, and does not hold it.
+    // The id is what the cookie ends with, after its signature; the file is
+    // not called by it, and does not hold it.
     let value = cookie.split_once('=').unwrap().1.replace("%3D", "=").replace("%2F", "/").replace("%2B", "+");
     let (_signature, id) = value.split_at(44);
     assert!(id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{value}");
@@ -739,7 +756,8 @@ fn add_secrets_of(app: &App, session: &Value) {
     }
 }
 
-// --- The demo tenant itself -------------------------------------------------------------------------------------------
+// --- The demo tenant itself
+// -------------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn the_demo_tenant_refuses_wrong_authorization_requests() {
@@ -795,7 +813,8 @@ async fn the_demo_tenant_refuses_wrong_authorization_requests() {
         assert!(description.starts_with(&format!("AADSTS{number}: ")), "{name} = {value:?}: {description}");
     }
 
-    // The form of another site, or of another port of this machine, signs nobody in.
+    // The form of another site, or of another port of this machine, signs
+    // nobody in.
     for site in ["cross-site", "same-site", "none"] {
         let form = browser.client.post(valid.location()).form(&[("choice", ADA_WITH_THE_ROLE)]);
         let page = browser.send(form.header("Sec-Fetch-Site", site)).await;
@@ -886,13 +905,14 @@ async fn the_demo_tenants_token_endpoint_refuses_wrong_codes() {
     assert!(app.log().contains(r#"AADSTS70000: "code is unknown"#));
     browser.get(app.at("/logout")).await;
 
-    // A code is used once: the same browser comes back with the same session as before, as no browser would.
+    // A code is used once: the same browser comes back with the same session
+    // as before, as no browser would.
     let browser = app.browser();
     let authorize = browser.get(app.at("/graph")).await;
     let callback = browser.post(authorize.location(), &[("choice", ADA_WITH_THE_ROLE)]).await;
     let (file, session) = (app.session_files().remove(0), app.session());
     assert_eq!(browser.get(callback.location()).await.status, 302);
-    fs::write(&file, session.to_string()).unwrap();
+    fs::write(&file, session_file(&session)).unwrap();
     let query = callback.location().strip_prefix(&app.url).unwrap();
     get_with_cookie(&app, query, &authorize.cookies()[0]).await.assert_error_page(400);
     assert!(app.log().contains("AADSTS54005"));
@@ -1028,7 +1048,8 @@ async fn a_cookie_that_the_browser_has_is_not_sent_again() {
     let app = App::start(&[("DEMO_TOKEN_LIFETIME", "299")]).await;
     let browser = app.browser();
     browser.sign_in(&app, "/graph", ADA_WITH_THE_ROLE).await;
-    // This visit changes the session, by a refresh. Its answer may come after a sign-out in another tab.
+    // This visit changes the session, by a refresh. Its answer may come after
+    // a sign-out in another tab.
     let before = app.token_cache();
     let page = browser.get(app.at("/graph")).await;
     assert_eq!((page.status, page.cookies()), (200, Vec::<String>::new()));
@@ -1043,7 +1064,8 @@ async fn a_proxy_on_this_machine_is_not_sent_round_in_circles() {
     assert_eq!(page.status, 200);
 }
 
-// --- The log ----------------------------------------------------------------------------------------------------------
+// --- The log
+// ----------------------------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn the_log_tells_the_sign_in_step_by_step() {

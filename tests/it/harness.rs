@@ -1,4 +1,5 @@
-//! Starts the app as a user would, and browses it as a browser does: with a cookie jar, and every redirect seen.
+//! Starts the app as a user would, and browses it as a browser does: with a
+//! cookie jar, and every redirect seen.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,10 +20,12 @@ pub const BEN_WITHOUT_ROLE: &str = "ben@demo-tenant.example";
 /// What the button to decline sends.
 pub const DECLINE: &str = "decline";
 
-/// The most that anything on this machine takes, unless it will never happen.
+/// The most that anything on this machine takes, unless it will never
+/// happen.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running app, in a folder of its own. When it goes out of scope the process ends, and its log is searched for secrets.
+/// A running app, in a folder of its own. When it goes out of scope the
+/// process ends, and its log is searched for secrets.
 pub struct App {
     process: Child,
     /// The folder that the app was started in; `sessions` and `log` are in it.
@@ -32,12 +35,14 @@ pub struct App {
     secrets: Secrets,
 }
 
-/// What must never be in the log. Browsers and identity platforms of a test add what they see.
+/// What must never be in the log. Browsers and identity platforms of a test
+/// add what they see.
 #[derive(Clone, Default)]
 pub struct Secrets(Arc<Mutex<BTreeSet<String>>>);
 
 impl Secrets {
-    /// Remembers a secret. Short ones are left out: they may stand in a log by chance.
+    /// Remembers a secret. Short ones are left out: they may stand in a log by
+    /// chance.
     pub fn add(&self, secret: impl Into<String>) {
         let secret = secret.into();
         if secret.len() >= 16 {
@@ -46,7 +51,8 @@ impl Secrets {
     }
 }
 
-/// A command for the app, with nothing of this process's environment that is a setting.
+/// A command for the app, with nothing of this process's environment that
+/// is a setting.
 pub fn command(folder: &Path, settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rust-webapp"));
     command.current_dir(folder).stdin(Stdio::null());
@@ -75,7 +81,8 @@ pub fn folder() -> TempDir {
 }
 
 impl App {
-    /// Starts the app on a free port with these settings in its environment, and waits until it serves.
+    /// Starts the app on a free port with these settings in its environment,
+    /// and waits until it serves.
     pub async fn start(settings: &[(&str, &str)]) -> Self {
         Self::start_in(Arc::new(folder()), settings).await
     }
@@ -158,7 +165,7 @@ impl App {
     pub fn edit_session(&self, edit: impl FnOnce(&mut Value)) {
         let mut session = self.session();
         edit(&mut session);
-        fs::write(&self.session_files()[0], serde_json::to_vec_pretty(&session).unwrap()).unwrap();
+        fs::write(&self.session_files()[0], session_file(&session)).unwrap();
     }
 
     /// The token cache of the only session there is.
@@ -194,6 +201,14 @@ fn add_session_secrets(value: &Value, name: &str, secrets: &Secrets) {
         Value::String(text) if ["secret", "code_verifier", "nonce", "id_token"].contains(&name) => secrets.add(text),
         _ => {}
     }
+}
+
+/// A session in the form of a session file: JSON with a line for each key
+/// and its value.
+pub fn session_file(session: &Value) -> String {
+    let Some(session) = session.as_object() else { return session.to_string() };
+    let lines: Vec<_> = session.iter().map(|(key, value)| format!("  {key:?}: {value}")).collect();
+    format!("{{\n{}\n}}\n", lines.join(",\n"))
 }
 
 impl Drop for App {
@@ -278,7 +293,8 @@ impl Browser {
     /// A browser with no cookies, whose secrets are those of an app.
     pub fn new(secrets: Secrets) -> Self {
         let client = Client::builder().cookie_store(true).redirect(Policy::none()).no_proxy().timeout(PATIENCE);
-        // The app closes connections that idle for 5 s; to read the machine's certificates takes 50 ms, for nothing.
+        // The app closes connections that idle for 5 s; to read the machine's
+        // certificates takes 50 ms, for nothing.
         let client = client.pool_idle_timeout(Duration::from_secs(1)).tls_certs_only([]);
         Self { client: client.build().unwrap(), secrets }
     }
@@ -330,7 +346,8 @@ impl Browser {
         Ok(page)
     }
 
-    /// Signs in at the demo tenant on the way to a protected page, and returns that page.
+    /// Signs in at the demo tenant on the way to a protected page, and returns
+    /// that page.
     pub async fn sign_in(&self, app: &App, path: &str, choice: &str) -> Page {
         let callback = self.choose(app, path, choice).await;
         let signed_in = self.get(callback.location()).await;
@@ -339,7 +356,8 @@ impl Browser {
         self.get(app.at(path)).await
     }
 
-    /// Goes to a protected page and makes a choice at the demo tenant, up to the redirect back to the app.
+    /// Goes to a protected page and makes a choice at the demo tenant, up to
+    /// the redirect back to the app.
     pub async fn choose(&self, app: &App, path: &str, choice: &str) -> Page {
         let authorize = self.get(app.at(path)).await;
         assert_eq!(authorize.status, 302, "{}", authorize.body);

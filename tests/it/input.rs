@@ -1,5 +1,6 @@
-//! Bad input, from browsers, from the identity platform and Microsoft Graph, and from session files: whatever it is,
-//! there is a page, nothing panics, and nobody gets in by it.
+//! Bad input, from browsers, from the identity platform and Microsoft
+//! Graph, and from session files: whatever it is, there is a page, nothing
+//! panics, and nobody gets in by it.
 
 use std::fs;
 use std::sync::Arc;
@@ -21,7 +22,8 @@ use crate::refusals::PROTECTED;
 async fn raw(app: &App, request: &[u8]) -> Page {
     let port = app.url.rsplit(':').next().unwrap();
     let mut connection = TcpStream::connect(format!("127.0.0.1:{port}")).await.unwrap();
-    // What is too long may be answered, and the connection ended, before all of it is sent.
+    // What is too long may be answered, and the connection ended, before all
+    // of it is sent.
     let _ = connection.write_all(request).await;
     let mut answer = Vec::new();
     let read = tokio::time::timeout(PATIENCE, connection.read_to_end(&mut answer)).await;
@@ -134,8 +136,8 @@ async fn long_targets_and_headers() {
         assert_eq!(raw(&app, &get(&app, b"/", &headers)).await.status, 200);
         assert_is_page(&raw(&app, &get(&app, b"/unknown", &headers)).await);
     }
-    // Beyond its own limits, and what HTTP allows, actix-http answers by itself, with nothing, before any of our code
-    // runs.
+    // Beyond its own limits, and what HTTP allows, actix-http answers by
+    // itself, with nothing, before any of our code runs.
     let longer = [b"/?", &b"x".repeat(70_000)[..]].concat();
     for (request, status) in [
         (get(&app, b"/", &header("X-Long", 140_000)), 431),
@@ -174,7 +176,8 @@ async fn wrong_methods_and_unknown_paths() {
     assert!(app.session_files().is_empty());
 }
 
-// --- Cookies -------------------------------------------------------------------------------------------------------
+// --- Cookies
+// -------------------------------------------------------------------------------------------------------
 
 /// Signs in, and returns the cookie's name and value.
 async fn signed_in(platform: &Platform, app: &App) -> (Browser, String, String) {
@@ -236,7 +239,8 @@ async fn cookies_of_attackers() {
     is_nobodys(&app, &[name.as_bytes(), b"=\xff\xfe\xc3\x28"].concat()).await;
 }
 
-/// What a Cookie or WWW-Authenticate header may hold, as far as it gets through to the app.
+/// What a Cookie or WWW-Authenticate header may hold, as far as it gets
+/// through to the app.
 fn header_bytes() -> impl Strategy<Value = u8> {
     prop_oneof![0x20..=0x7e_u8, 0x80..=0xff_u8]
 }
@@ -395,7 +399,8 @@ fn any_www_authenticate_header_gets_a_page() {
     assert_eq!(runtime.block_on(browser.get(app.at("/graph"))).status, 200);
 }
 
-// --- JSON of other shapes ------------------------------------------------------------------------------------------
+// --- JSON of other shapes
+// ------------------------------------------------------------------------------------------
 
 fn oddities() -> Vec<Value> {
     vec![Value::Null, json!(true), json!(-7), json!(1e300), json!("text"), json!(["text"]), json!({ "a": 1 })]
@@ -411,7 +416,8 @@ fn pointers(value: &Value, here: &str, found: &mut Vec<String>) {
     }
 }
 
-/// The value with each of its nodes replaced by each oddity in turn, and where that was.
+/// The value with each of its nodes replaced by each oddity in turn, and
+/// where that was.
 fn variants(value: &Value) -> Vec<(String, Value)> {
     let mut all = Vec::new();
     pointers(value, "", &mut all);
@@ -427,8 +433,8 @@ fn variants(value: &Value) -> Vec<(String, Value)> {
         .collect()
 }
 
-/// After a sign-in that was completed each page is one: neither 500, which nobody thought of, nor the next turn of a
-/// loop.
+/// After a sign-in that was completed each page is one: neither 500, which
+/// nobody thought of, nor the next turn of a loop.
 async fn pages_follow(app: &App, browser: &Browser, callback: &Page, odd: &str) {
     for path in ["/", "/graph", "/admin"] {
         let page = browser.get(app.at(path)).await;
@@ -437,7 +443,8 @@ async fn pages_follow(app: &App, browser: &Browser, callback: &Page, odd: &str) 
     }
 }
 
-/// What the app finds in its session, with the access token still good, or to be refreshed.
+/// What the app finds in its session, with the access token still good, or
+/// to be refreshed.
 async fn any_session_gets_a_page(access_token_is_good: bool) {
     let platform = Platform::start().await;
     let app = platform.app(&[]).await;
@@ -453,7 +460,7 @@ async fn any_session_gets_a_page(access_token_is_good: bool) {
     }
     let file = app.session_files().remove(0);
     let session = app.session();
-    let write = |session: &Value| fs::write(&file, session.to_string()).unwrap();
+    let write = |session: &Value| fs::write(&file, session_file(session)).unwrap();
     let mut sessions: Vec<(_, _, &[&str])> = Vec::new();
     for (odd, session) in variants(&session) {
         sessions.push((odd, session, &["/", "/graph", "/admin"]));
@@ -495,7 +502,7 @@ async fn any_flow_gets_a_page_at_the_callback() {
     let cookie = authorize.cookies().remove(0);
     let (session, file) = (app.session(), app.session_files().remove(0));
     for (odd, session) in variants(&session) {
-        fs::write(&file, session.to_string()).unwrap();
+        fs::write(&file, session_file(&session)).unwrap();
         let browser = app.browser();
         let callback = browser.client.get(platform.callback(&authorize)).header("cookie", &cookie);
         let page = browser.send(callback).await;
@@ -618,10 +625,11 @@ async fn any_graph_answer_and_any_challenge_gets_a_page() {
     }
 }
 
-// --- Escaping ------------------------------------------------------------------------------------------------------
+// --- Escaping
+// ------------------------------------------------------------------------------------------------------
 
-/// HTML, quotes, template syntax, a line of its own for the log, terminal colours, and marks that turn the direction
-/// of text.
+/// HTML, quotes, template syntax, a line of its own for the log, terminal
+/// colours, and marks that turn the direction of text.
 const HOSTILE: &str = "<script>alert(\"x\")</script>'\"&{{ 7*1234567 }}\r\nFORGED LINE\u{85}FORGED LINE\u{2028}FORGED LINE\u{1b}[31m\u{202e}\u{2066}\u{200f}\u{0}";
 
 /// Nothing of it works in a page.
@@ -641,7 +649,8 @@ fn is_active(char: char) -> bool {
     char.is_control() || ('\u{200b}'..='\u{206f}').contains(&char)
 }
 
-/// Every line of the log begins as the app's own do, and holds nothing that a terminal or an editor acts on.
+/// Every line of the log begins as the app's own do, and holds nothing that
+/// a terminal or an editor acts on.
 #[track_caller]
 fn assert_log_is_inert(app: &App) {
     let log = app.log();

@@ -1,5 +1,6 @@
-//! The log tells what happens as the protocol's steps, each with the line of code that took it, and the README shows
-//! such a log and draws its steps.
+//! The log tells what happens as the protocol's steps, each with the line
+//! of code that took it, and the README shows such a log and draws its
+//! steps.
 
 use std::fs;
 
@@ -12,7 +13,8 @@ struct Line {
     message: String,
 }
 
-/// Reads lines such as `INFO src/main.rs:1: message`, with or without a time before.
+/// Reads lines such as `INFO src/main.rs:1: message`, with or without a
+/// time before.
 fn lines(log: &str) -> Vec<Line> {
     let line = |text: &str| {
         let (_, text) = text.split_once("INFO ").or_else(|| text.split_once("WARN ")).expect(text);
@@ -35,7 +37,8 @@ fn block(readme: &str, language: &str) -> String {
     block.split_once("\n```").unwrap().0.to_owned()
 }
 
-/// Whether two messages are the same, numbers aside, where `shortened` may have left out something at each `…`.
+/// Whether two messages are the same, numbers aside, where `shortened` may
+/// have left out something at each `…`.
 fn is_same(shortened: &str, message: &str) -> bool {
     let without_numbers = |text: &str| {
         let parts: Vec<&str> = text.split(|c: char| c.is_ascii_digit()).filter(|part| !part.is_empty()).collect();
@@ -60,7 +63,8 @@ async fn log_of(app: &App, done: impl Future<Output = Page>) -> Vec<Line> {
     lines(&app.log()[before..])
 }
 
-/// Compares a log with pairs of file and message, and each of its lines with the code that it points at.
+/// Compares a log with pairs of file and message, and each of its lines
+/// with the code that it points at.
 #[track_caller]
 fn assert_story(log: &[Line], story: &[(&str, &str)]) {
     let told: Vec<String> = log.iter().map(|line| format!("{}: {}", line.file, line.message)).collect();
@@ -88,8 +92,8 @@ async fn the_readme_shows_the_log_of_a_sign_in() {
         source(line);
     }
 
-    // The sequence diagram says the same: each of its steps is in the log, and each line of the log is one of its
-    // steps.
+    // The sequence diagram says the same: each of its steps is in the log, and
+    // each line of the log is one of its steps.
     assert_eq!(readme.matches("```mermaid\n").count(), 1);
     let diagram = block(&readme, "mermaid");
     let steps: Vec<&str> = diagram.lines().filter_map(|line| Some(line.split_once(": ")?.1)).collect();

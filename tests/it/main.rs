@@ -1,5 +1,6 @@
-//! Black box tests: each starts the real binary and drives it over HTTP, as a browser does. They are one crate, because every
-//! crate is linked on its own.
+//! Black box tests: each starts the real binary and drives it over HTTP, as
+//! a browser does. They are one crate, because every crate is linked on its
+//! own.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 

@@ -1,9 +1,11 @@
-//! The markers that articles quote the code by, and the copies that must stay copies.
+//! The markers that articles quote the code by, and the copies that must
+//! stay copies.
 
 use std::collections::BTreeMap;
 use std::fs;
 
-/// Every marked block of every file. One that vanishes here blanks an article, silently.
+/// Every marked block of every file. One that vanishes here blanks an
+/// article, silently.
 const MARKERS: [(&str, &[&str]); 6] = [
     ("src/main.rs", &["ms_docref_import_modules", "ms_docref_create_and_initialize_app", "ms_docref_openid_metadata"]),
     ("src/routes/index.rs", &["ms_docref_unprotected_app_route"]),
@@ -33,14 +35,17 @@ const MARKERS: [(&str, &[&str]); 6] = [
     ("src/routes/logout.rs", &["ms_docref_logout_user"]),
 ];
 
-/// The blocks that stand in more than one route file, which is the point of the sample.
+/// The blocks that stand in more than one route file, which is the point of
+/// the sample.
 const REPEATED: [&str; 3] =
     ["ms_docref_build_auth_code_flow", "ms_docref_cache_tokens", "ms_docref_require_authentication"];
 
-/// Reads the marked blocks of a file as documentation builders do, with every line's indent taken off.
+/// Reads the marked blocks of a file as documentation builders do, with
+/// every line's indent taken off.
 ///
 /// # Errors
-/// The line and what is wrong there: those builders put in nothing, or the wrong thing, without a word.
+/// The line and what is wrong there: those builders put in nothing, or the
+/// wrong thing, without a word.
 fn blocks(text: &str) -> Result<Vec<(String, Vec<String>)>, String> {
     let mut finished: Vec<(String, Vec<String>)> = Vec::new();
     let mut order = Vec::new();
@@ -83,7 +88,8 @@ fn read(path: &str) -> String {
     fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
-/// What counts of a block when it is compared: all but white space, and commas that only end a list. A comment counts too.
+/// What counts of a block when it is compared: all but white space, and
+/// commas that only end a list. A comment counts too.
 fn essence(block: &[String]) -> String {
     // A comment's lines may break elsewhere where the indent is another one.
     let text: Vec<&str> = block.iter().map(|line| line.strip_prefix("//").unwrap_or(line)).collect();

@@ -1,5 +1,6 @@
-//! The token cache is MSAL's own: MSAL for Python reads what this app writes, this app reads what MSAL writes, and the same answers
-//! of the token endpoint leave the same cache.
+//! The token cache is MSAL's own: MSAL for Python reads what this app
+//! writes, this app reads what MSAL writes, and the same answers of the
+//! token endpoint leave the same cache.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -54,7 +55,8 @@ impl Msal {
         Self { process, commands, answers }
     }
 
-    /// Lets MSAL take these steps at this platform, with this cache, at this second.
+    /// Lets MSAL take these steps at this platform, with this cache, at this
+    /// second.
     fn run(&mut self, platform: &Platform, cache: &Value, now: i64, steps: &[&str], more: Value) -> Done {
         let authority = platform.authority();
         let mut command = json!({
@@ -103,7 +105,8 @@ fn time(entry: &Value, field: &str) -> i64 {
     entry[field].as_str().unwrap_or_else(|| panic!("no {field} in {entry}")).parse().unwrap()
 }
 
-/// From now on edits the answers of the token endpoint, and notes them as they are sent.
+/// From now on edits the answers of the token endpoint, and notes them as
+/// they are sent.
 fn edit_and_note(platform: &Platform, edit: fn(&mut Value)) -> Arc<Mutex<Vec<Value>>> {
     let answers = Arc::new(Mutex::new(Vec::new()));
     let noted = answers.clone();
@@ -123,7 +126,8 @@ fn replay(platform: &Platform, tokens: &Value) {
     });
 }
 
-/// Makes the access token old: three minutes are left, so that it is refreshed.
+/// Makes the access token old: three minutes are left, so that it is
+/// refreshed.
 fn age(cache: &mut Value) {
     for entry in cache["AccessToken"].as_object_mut().unwrap().values_mut() {
         for (field, ago) in [("cached_at", 3420), ("expires_on", 3420), ("extended_expires_on", 3420)] {
@@ -405,7 +409,8 @@ async fn the_same_answers_leave_the_same_cache() {
     }
 }
 
-/// The same answer, but for what MSAL cannot read: it adds `refresh_in` to a number as it is.
+/// The same answer, but for what MSAL cannot read: it adds `refresh_in` to
+/// a number as it is.
 fn for_msal(tokens: &Value) -> Value {
     let mut tokens = tokens.clone();
     if let Some(refresh_in) = tokens["refresh_in"].as_str() {
@@ -530,7 +535,8 @@ async fn msal_uses_the_cache_as_this_app_does() {
         assert!(done.results[0]["access_token"].is_string(), "{name}: {}", done.results[0]);
     }
 
-    // Past refresh_on an error leaves the old access token in use, and the refused refresh token where it is.
+    // Past refresh_on an error leaves the old access token in use, and the
+    // refused refresh token where it is.
     let mut cache = signed_in.clone();
     let at = time(access_token(&cache), "cached_at");
     only(&mut cache, "AccessToken")["refresh_on"] = (at - 1).to_string().into();

@@ -1,4 +1,5 @@
-//! The route files can be copied into another app. How is what README.md says, and this does what README.md says.
+//! The route files can be copied into another app. How is what README.md
+//! says, and this does what README.md says.
 
 use std::fs;
 use std::net::TcpListener;
@@ -11,7 +12,8 @@ use crate::readme::{code, section};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The demo tenant as a program of its own. The app that the handlers are copied to has none.
+/// The demo tenant as a program of its own. The app that the handlers are
+/// copied to has none.
 const TENANT: &str = r#"
 #[path = "../demo_tenant/mod.rs"]
 mod demo_tenant;
@@ -93,7 +95,8 @@ async fn the_route_files_work_in_another_app() {
         let (pasted, original) = (my_app.join(format!("src/{file}.rs")), format!("{ROOT}/src/routes/{file}.rs"));
         assert_eq!(fs::read(pasted).unwrap(), fs::read(original).unwrap(), "{file}");
     }
-    // Built with the versions that this sample is built with, in a folder that the next run finds warm.
+    // Built with the versions that this sample is built with, in a folder that
+    // the next run finds warm.
     fs::copy(format!("{ROOT}/Cargo.lock"), my_app.join("Cargo.lock")).unwrap();
     let cargo = |arguments: &[&str]| {
         let mut cargo = Command::new(env!("CARGO"));
@@ -101,7 +104,8 @@ async fn the_route_files_work_in_another_app() {
         cargo
     };
 
-    // One route file after the other, each with what it needs: protected pages need the callback.
+    // One route file after the other, each with what it needs: protected pages
+    // need the callback.
     for file in ["index", "logout", "auth_redirect", "graph", "admin"] {
         let needed = |line: &&str| {
             let handlers = ["index", "graph", "admin", "auth_redirect", "logout"];

@@ -1,6 +1,7 @@
-//! A scripted identity platform and Microsoft Graph. Both behave well until a test has them misbehave in one way:
-//! `on` edits what an endpoint answers, `id_token` what its id tokens say and how they are signed. Every request is
-//! recorded.
+//! A scripted identity platform and Microsoft Graph. Both behave well until
+//! a test has them misbehave in one way: `on` edits what an endpoint
+//! answers, `id_token` what its id tokens say and how they are signed.
+//! Every request is recorded.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -25,8 +26,8 @@ pub const CLIENT_ID: &str = "e4a6f813-70c9-4d2b-b5e1-3c98d07a26f4";
 pub const CLIENT_SECRET: &str = "obviously~invented-client-secret_0";
 pub const SCOPE: &str = "https://graph.microsoft.com/User.Read";
 
-/// RSA keys, made once for all tests. Platforms sign with the first and publish it alone, until a test says
-/// otherwise.
+/// RSA keys, made once for all tests. Platforms sign with the first and
+/// publish it alone, until a test says otherwise.
 static RSA_KEYS: LazyLock<[KeyPair; 3]> =
     LazyLock::new(|| std::array::from_fn(|_| KeyPair::generate(KeySize::Rsa2048).unwrap()));
 
@@ -126,7 +127,8 @@ impl Platform {
         self.app_in(Arc::new(folder()), settings).await
     }
 
-    /// The app in a folder that another one may have used before, with this platform and these settings.
+    /// The app in a folder that another one may have used before, with this
+    /// platform and these settings.
     pub async fn app_in(&self, folder: Arc<TempDir>, settings: &[(&str, &str)]) -> App {
         let ours = self.settings();
         let mut all: Vec<_> = ours.iter().map(|(key, value)| (*key, value.as_str())).collect();
@@ -146,7 +148,8 @@ impl Platform {
         ]
     }
 
-    /// Starts the app with these settings too; it must give up with exit code 2. Returns what it wrote to stderr.
+    /// Starts the app with these settings too; it must give up with exit code
+    /// 2. Returns what it wrote to stderr.
     pub async fn refused_by_the_app(&self, settings: &[(&str, &str)]) -> String {
         let folder = folder();
         let ours = self.settings();
@@ -174,13 +177,14 @@ impl Platform {
         self.state.answer_edits.lock().unwrap().insert(endpoint, Box::new(edit));
     }
 
-    /// From now on, edits each id token before it is signed. (To tamper with a signed one, edit the answer of
-    /// `Token`.)
+    /// From now on, edits each id token before it is signed. (To tamper with a
+    /// signed one, edit the answer of `Token`.)
     pub fn id_token(&self, edit: impl FnMut(&mut IdToken) + Send + 'static) {
         *self.state.id_token_edit.lock().unwrap() = Box::new(edit);
     }
 
-    /// What the browser does at this platform, up to the way back: signs in, and is sent to this address of the app.
+    /// What the browser does at this platform, up to the way back: signs in,
+    /// and is sent to this address of the app.
     pub fn callback(&self, authorize: &Page) -> String {
         let sent = |name| authorize.location_param(name).unwrap_or_else(|| panic!("authorize without {name}"));
         let code = self.state.secret();
@@ -191,7 +195,8 @@ impl Platform {
         callback.into()
     }
 
-    /// Signs in on the way to a protected page, and returns what the callback answered.
+    /// Signs in on the way to a protected page, and returns what the callback
+    /// answered.
     pub async fn sign_in(&self, app: &App, browser: &Browser, path: &str) -> Page {
         let authorize = browser.get(app.at(path)).await;
         browser.get(self.callback(&authorize)).await
@@ -209,7 +214,8 @@ impl Platform {
     }
 }
 
-/// Whatever tenant or policy the path begins with: what else is in it is the same at all of them.
+/// Whatever tenant or policy the path begins with: what else is in it is
+/// the same at all of them.
 fn endpoint_of(request: &Request) -> Option<Endpoint> {
     let endpoints = [
         ("/v2.0/.well-known/openid-configuration", Endpoint::Metadata),
@@ -224,7 +230,8 @@ fn form_of(request: &Request) -> HashMap<String, String> {
     form_urlencoded::parse(&request.body).into_owned().collect()
 }
 
-/// The public half of the RSA key of this number, as the platform publishes it (RFC 7517), with this `kid`.
+/// The public half of the RSA key of this number, as the platform publishes
+/// it (RFC 7517), with this `kid`.
 pub fn public_key(number: usize, kid: &str) -> Value {
     let key = RSA_KEYS[number].public_key();
     json!({

@@ -13,7 +13,8 @@ fn readme() -> String {
     fs::read_to_string(format!("{ROOT}/README.md")).unwrap()
 }
 
-/// The text under a heading, up to the next one of the same level or a higher one.
+/// The text under a heading, up to the next one of the same level or a
+/// higher one.
 pub fn section(heading: &str) -> String {
     let readme = readme();
     let (_, text) = readme.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no heading {heading}"));
@@ -36,7 +37,8 @@ pub fn code<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
     text.split(&format!("```{language}\n")).skip(1).map(|block| block.split_once("\n```").unwrap().0).collect()
 }
 
-/// The cells of every row of a section's tables, headings aside, without the marks of code.
+/// The cells of every row of a section's tables, headings aside, without
+/// the marks of code.
 fn rows(text: &str) -> Vec<Vec<String>> {
     let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| ---"));
     let cells = |row: &str| row.trim_matches('|').split(" | ").map(|cell| cell.trim().replace('`', "")).collect();

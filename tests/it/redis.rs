@@ -1,4 +1,5 @@
-//! Sessions in Redis: shared by several processes, and what happens when Redis is in trouble.
+//! Sessions in Redis: shared by several processes, and what happens when
+//! Redis is in trouble.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -15,7 +16,8 @@ use crate::sessions::{Held, KEY, refused_start, sign_out_wins, signed_in, user_o
 /// What a page may take while Redis is in trouble.
 const A_FEW_SECONDS: Duration = Duration::from_secs(6);
 
-/// A Redis of one test, on a port of its own, which writes everything to disk at once, so that it comes back as it was.
+/// A Redis of one test, on a port of its own, which writes everything to
+/// disk at once, so that it comes back as it was.
 struct RedisServer {
     process: Child,
     port: u16,
@@ -102,7 +104,8 @@ impl Drop for RedisServer {
     }
 }
 
-/// Starts the app with this SESSION_REDIS, which must fail, within seconds, with one line that does not show `secret`.
+/// Starts the app with this SESSION_REDIS, which must fail, within seconds,
+/// with one line that does not show `secret`.
 #[track_caller]
 fn refused_at_start(address: &str, secret: &str, expected: &str) {
     let folder = folder();
@@ -168,7 +171,8 @@ async fn a_sign_in_begun_on_one_process_completes_on_the_other_and_either_serves
     let redis = RedisServer::start(&[]).await;
     let platform = Platform::start().await;
     platform.on(Endpoint::Token, |answer| answer.json["expires_in"] = 1.into());
-    // What stands in front of the two is of no matter here: the test picks one for each request.
+    // What stands in front of the two is of no matter here: the test picks one
+    // for each request.
     let address = redis.address();
     let settings = [
         KEY,
@@ -193,7 +197,8 @@ async fn a_sign_in_begun_on_one_process_completes_on_the_other_and_either_serves
         let session = key(&redis);
         assert_ne!(session, before);
 
-        // Each /graph refreshes, so each writes, and what one wrote the other reads; the end stays what it was.
+        // Each /graph refreshes, so each writes, and what one wrote the other
+        // reads; the end stays what it was.
         redis.ask::<()>(cmd("EXPIRE").arg((&session, 5000)));
         let mut written = redis.ask::<String>(cmd("GET").arg(&session));
         for app in [first, second, first] {
@@ -283,7 +288,8 @@ async fn redis_killed_is_a_503_and_back_again_works_at_once() {
         // The very first request.
         assert_eq!(user_of(&browser.get(app.at("/")).await), Some("Cleo Example"));
         assert_eq!(browser.get(app.at("/graph")).await.status, 200);
-        // And one that finds the old connection broken, with nobody having noticed.
+        // And one that finds the old connection broken, with nobody having
+        // noticed.
         redis.kill();
         redis.start_again().await;
         assert_eq!(user_of(&browser.get(app.at("/")).await), Some("Cleo Example"));
@@ -355,7 +361,8 @@ async fn an_evicted_or_damaged_session_means_signing_in_again() {
     println!("{evicted} of 100 sessions were evicted");
     assert!(evicted > 0);
 
-    // Full, and told to evict nothing: what is there is read, and nothing new is claimed.
+    // Full, and told to evict nothing: what is there is read, and nothing new
+    // is claimed.
     let () = redis.ask(cmd("CONFIG").arg(("SET", "maxmemory-policy", "noeviction")));
     let () = redis.ask(cmd("CONFIG").arg(("SET", "maxmemory", 1)));
     app.browser().get(app.at("/graph")).await.assert_error_page(503);

@@ -1,6 +1,7 @@
-//! Nobody gets in who should not. Each test has the identity platform, or the browser, do one thing wrong; those
-//! named after a module of the OpenID Foundation's conformance suite do what that module does. Every one starts at
-//! each protected page.
+//! Nobody gets in who should not. Each test has the identity platform, or
+//! the browser, do one thing wrong; those named after a module of the
+//! OpenID Foundation's conformance suite do what that module does. Every
+//! one starts at each protected page.
 
 use base64::prelude::*;
 use serde_json::{Value, json};
@@ -12,7 +13,8 @@ use crate::platform::*;
 /// The pages that need a sign-in.
 pub const PROTECTED: [&str; 2] = ["/graph", "/admin"];
 
-/// After a refusal nobody is signed in, nothing is cached, and ENDPOINT was not called.
+/// After a refusal nobody is signed in, nothing is cached, and ENDPOINT was
+/// not called.
 pub async fn assert_nobody_is_in(platform: &Platform, app: &App, browser: &Browser) {
     for file in app.session_files() {
         let session: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
@@ -28,7 +30,8 @@ pub async fn assert_nobody_is_in(platform: &Platform, app: &App, browser: &Brows
     assert_eq!(platform.requests(Graph).await.len(), 0, "ENDPOINT was called");
 }
 
-/// A sign-in at a platform that misbehaves so ends with a page of this status that says so.
+/// A sign-in at a platform that misbehaves so ends with a page of this
+/// status that says so.
 async fn refuses(status: u16, says: &str, misbehave: impl FnOnce(&Platform)) {
     let platform = Platform::start().await;
     misbehave(&platform);
@@ -51,7 +54,8 @@ async fn refuses_id_token(check: &str, edit: impl FnMut(&mut IdToken) + Send + '
     refuses(401, &format!("it fails the check of {check}."), |platform| platform.id_token(edit)).await;
 }
 
-/// A sign-in at a platform that behaves so is completed, and both pages are there.
+/// A sign-in at a platform that behaves so is completed, and both pages are
+/// there.
 async fn accepts(behave: impl FnOnce(&Platform)) -> (Platform, App) {
     let platform = Platform::start().await;
     behave(&platform);
@@ -78,7 +82,8 @@ fn remove(token: &mut IdToken, claim: &str) {
     token.claims.as_object_mut().unwrap().remove(claim).unwrap();
 }
 
-// --- Sign-ins that are completed -----------------------------------------------------------------------------------
+// --- Sign-ins that are completed
+// -----------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn idtoken_sig_rs256() {
@@ -101,7 +106,8 @@ async fn scope_userinfo_claims() {
         for expected in ["openid", "profile", "offline_access", SCOPE] {
             assert!(scope.split(' ').any(|scope| scope == expected), "{path}: {scope}");
         }
-        // The suite warns of a nonce that is longer, or has characters that need encoding.
+        // The suite warns of a nonce that is longer, or has characters that need
+        // encoding.
         let nonce = authorize.location_param("nonce").unwrap();
         assert!(nonce.len() == 43 && BASE64_URL_SAFE_NO_PAD.decode(&nonce).is_ok(), "{path}: {nonce}");
         assert_eq!(authorize.location_param("code_challenge_method").unwrap(), "S256");
@@ -271,7 +277,8 @@ async fn an_issuer_for_all_tenants_is_accepted_with_the_tenant_of_the_token() {
     .await;
 }
 
-// --- Id tokens that are refused ------------------------------------------------------------------------------------
+// --- Id tokens that are refused
+// ------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn invalid_iss() {
@@ -505,8 +512,8 @@ async fn unknown_kid_fetches_the_keys_once_more_and_no_more() {
     let platform = Platform::start().await;
     let app = platform.app(&[]).await;
     platform.id_token(|token| token.header["kid"] = "unknown".into());
-    // One fetch each: at the first sign-in because there are no keys yet, at the others because those at hand are
-    // older.
+    // One fetch each: at the first sign-in because there are no keys yet, at
+    // the others because those at hand are older.
     for (path, fetched) in PROTECTED.into_iter().cycle().zip(1..=4) {
         platform.sign_in(&app, &app.browser(), path).await.assert_error_page(401);
         assert_eq!(platform.requests(Keys).await.len(), fetched);
@@ -592,7 +599,8 @@ fn issuer_for_all_tenants(platform: &Platform) {
     platform.on(Metadata, move |answer| answer.json["issuer"] = issuer.clone().into());
 }
 
-/// Tokens for this tenant, issuer included, from a platform for all tenants.
+/// Tokens for this tenant, issuer included, from a platform for all
+/// tenants.
 async fn refuses_tenant(tid: &'static str) {
     refuses(401, "it fails the check of iss.", |platform| {
         issuer_for_all_tenants(platform);
@@ -646,9 +654,11 @@ async fn a_key_of_another_issuer() {
     .await;
 }
 
-// --- Token answers that are refused --------------------------------------------------------------------------------
+// --- Token answers that are refused
+// --------------------------------------------------------------------------------
 
-/// Refused with 502, because the answer lacks the tokens that were asked for.
+/// Refused with 502, because the answer lacks the tokens that were asked
+/// for.
 async fn refuses_answer(edit: impl FnMut(&mut Answer) + Send + 'static) {
     refuses(502, "lacks the tokens that were asked for", |platform| platform.on(Token, edit)).await;
 }
@@ -721,7 +731,8 @@ async fn an_answer_that_redirects() {
 
 #[tokio::test]
 async fn tokens_that_are_dead_on_arrival() {
-    // With no refresh token, either would send the user back here from the page, again and again.
+    // With no refresh token, either would send the user back here from the
+    // page, again and again.
     for (field, value) in [("expires_in", json!(59)), ("scope", json!("openid profile"))] {
         refuses(502, "of no use", move |platform| {
             platform.on(Token, move |answer| {
@@ -754,7 +765,8 @@ async fn an_app_that_the_platform_does_not_accept() {
         })
         .await;
     }
-    // The ids that Microsoft's support asks for are there once, also if the description ends with them.
+    // The ids that Microsoft's support asks for are there once, also if the
+    // description ends with them.
     let platform = Platform::start().await;
     platform.on(Token, |answer| answer.refuse(401, "invalid_client", "AADSTS1: No. Trace ID: 0a1b2c3d-trace"));
     let app = platform.app(&[]).await;
@@ -778,12 +790,15 @@ async fn a_sign_in_of_which_the_platform_wants_more() {
     }
 }
 
-// --- Callbacks that are refused ------------------------------------------------------------------------------------
+// --- Callbacks that are refused
+// ------------------------------------------------------------------------------------
 
-/// What the page says whenever a callback cannot be told from one that an attacker made.
+/// What the page says whenever a callback cannot be told from one that an
+/// attacker made.
 const NOT_STARTED_HERE: &str = "not started in this browser";
 
-/// Starts a sign-in at each protected page and sends the browser back with another address, which is refused.
+/// Starts a sign-in at each protected page and sends the browser back with
+/// another address, which is refused.
 async fn refuses_callback(status: u16, says: &str, edit: impl Fn(&str) -> String) {
     let platform = Platform::start().await;
     let app = platform.app(&[]).await;
@@ -958,7 +973,8 @@ async fn a_code_twice() {
         let browser = app.browser();
         let callback = platform.callback(&browser.get(app.at(path)).await);
         assert_eq!(browser.get(&callback).await.location(), path);
-        // An attacker starts a sign-in of his own, and gives the code that he saw with his own state.
+        // An attacker starts a sign-in of his own, and gives the code that he saw
+        // with his own state.
         let attacker = app.browser();
         let state = attacker.get(app.at(path)).await.location_param("state").unwrap();
         let page = attacker.get(with_state(&callback, &format!("&state={state}"))).await;
@@ -982,7 +998,8 @@ async fn a_stolen_code_is_worth_nothing_without_its_code_verifier() {
     }
 }
 
-// --- The way back --------------------------------------------------------------------------------------------------
+// --- The way back
+// --------------------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn a_way_back_to_another_host_becomes_the_home_page() {
@@ -1034,9 +1051,11 @@ async fn the_way_back_keeps_path_and_query() {
     }
 }
 
-// --- Metadata that are refused -------------------------------------------------------------------------------------
+// --- Metadata that are refused
+// -------------------------------------------------------------------------------------
 
-/// The app does not start, and says that it is AUTHORITY's metadata, and what about them.
+/// The app does not start, and says that it is AUTHORITY's metadata, and
+/// what about them.
 async fn refuses_metadata(says: &str, mut edit: impl FnMut(&mut Value) + Send + 'static) {
     let platform = Platform::start().await;
     platform.on(Metadata, move |answer| edit(&mut answer.json));
@@ -1073,9 +1092,11 @@ async fn discovery_of_an_endpoint_without_tls() {
     }
 }
 
-// --- Refreshed id tokens that are refused --------------------------------------------------------------------------
+// --- Refreshed id tokens that are refused
+// --------------------------------------------------------------------------
 
-/// A refresh that brings this id token is refused: nothing is cached, the session is kept, ENDPOINT is not called.
+/// A refresh that brings this id token is refused: nothing is cached, the
+/// session is kept, ENDPOINT is not called.
 async fn refuses_refresh(check: &str, edit: impl FnMut(&mut IdToken) + Send + 'static) {
     let platform = Platform::start().await;
     let app = platform.app(&[]).await;
@@ -1129,7 +1150,8 @@ async fn a_refreshed_id_token_never_replaces_the_user() {
     browser.get(app.at("/admin")).await.assert_error_page(403);
 }
 
-// --- Sessions and roles --------------------------------------------------------------------------------------------
+// --- Sessions and roles
+// --------------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn a_sign_in_ends_with_its_id_token() {
@@ -1160,7 +1182,8 @@ async fn what_a_token_cache_holds_of_others_is_not_used() {
             }
         });
     };
-    // An access token of somebody or something else, or for other scopes, or none that can be told: a refresh.
+    // An access token of somebody or something else, or for other scopes, or
+    // none that can be told: a refresh.
     for (field, value) in [
         ("home_account_id", "another"),
         ("environment", "login.example"),

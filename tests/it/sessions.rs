@@ -1,4 +1,5 @@
-//! Sessions on files: what they look like, when they end, and that they hold under faults.
+//! Sessions on files: what they look like, when they end, and that they
+//! hold under faults.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -44,7 +45,8 @@ pub fn user_of(page: &Page) -> Option<&str> {
     Some(page.body.split_once("Signed in as <strong><bdi>")?.1.split_once('<')?.0)
 }
 
-/// Starts the app, which must end with 2, and returns what it said, on stderr and in its log.
+/// Starts the app, which must end with 2, and returns what it said, on
+/// stderr and in its log.
 pub fn refused_start(folder: &Path, settings: &[(&str, &str)]) -> (String, String) {
     let mut command = command(folder, settings);
     let mut process = command.env("PORT", "0").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -86,7 +88,8 @@ async fn a_session_is_a_private_file_that_a_person_can_read_and_that_does_not_te
     let session = app.session();
     assert_eq!(session["user"]["id_token_claims"]["name"], "Ada Example");
 
-    // The cookie is the id after its signature, which is 44 characters of base64.
+    // The cookie is the id after its signature, which is 44 characters of
+    // base64.
     let replaced = browser.get(app.at("/auth/redirect?state=nobodys")).await;
     assert_eq!((replaced.status, replaced.cookies().len()), (400, 0));
     let page = app.browser().get(app.at("/graph")).await;
@@ -118,8 +121,9 @@ async fn a_folder_that_cannot_be_used_is_refused_at_start() {
     assert!(error.contains("SESSION_FILE_DIR = \"taken\": Not a directory"), "{error}");
 }
 
-/// Holds back what the token endpoint answers to this grant, until each is let go. Access tokens live for a second, so that
-/// every /graph needs a refresh.
+/// Holds back what the token endpoint answers to this grant, until each is
+/// let go. Access tokens live for a second, so that every /graph needs a
+/// refresh.
 pub struct Held {
     arrivals: mpsc::UnboundedReceiver<()>,
     release: std::sync::mpsc::Sender<()>,
@@ -148,8 +152,9 @@ impl Held {
     }
 }
 
-/// Signs out while a refresh waits at the token endpoint: first so that /graph ends after /logout, then 40 times so that
-/// they race. `sessions` counts what is in the store.
+/// Signs out while a refresh waits at the token endpoint: first so that
+/// /graph ends after /logout, then 40 times so that they race. `sessions`
+/// counts what is in the store.
 pub async fn sign_out_wins(platform: &Platform, app: &App, sessions: impl Fn() -> usize) {
     let mut refreshes = Held::new(platform, "refresh_token");
     for round in 0..41 {
@@ -219,7 +224,8 @@ async fn try_sign_in(platform: &Platform, browser: &Browser, url: &mut watch::Re
     assert_eq!(authorize.status, 302, "{}", authorize.body);
     let callback = platform.callback(&authorize);
     let query = callback.split_once('?').unwrap().1;
-    // Answered, so it must outlive the process: the second leg goes to whatever process there is now.
+    // Answered, so it must outlive the process: the second leg goes to
+    // whatever process there is now.
     loop {
         let base = url.borrow().clone();
         let request = browser.client.get(format!("{base}/auth/redirect?{query}"));
@@ -347,7 +353,8 @@ async fn a_full_disk_costs_a_503_and_no_session() {
     let full = fs::write(&filler, vec![0; 1 << 20]).unwrap_err();
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
     app.browser().get(app.at("/graph")).await.assert_error_page(503);
-    // This one was refreshed, and the new tokens cannot be kept; the old ones are.
+    // This one was refreshed, and the new tokens cannot be kept; the old ones
+    // are.
     browser.get(app.at("/graph")).await.assert_error_page(503);
     assert_eq!(fs::read(&app.session_files()[0]).unwrap(), before);
     assert_eq!(user_of(&browser.get(app.at("/")).await), Some("Cleo Example"));
@@ -414,7 +421,7 @@ async fn a_damaged_file_means_signing_in_again_and_nobody_elses_session() {
     let ada = app.browser();
     let later = now() + 1000;
     type Damage<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
-    let damages: [(&str, Damage); 8] = [
+    let damages: [(&str, Damage); 9] = [
         ("cut in the middle", &|whole| whole[..whole.len() / 2].to_vec()),
         ("without its last byte", &|whole| whole[..whole.len() - 1].to_vec()),
         ("empty", &|_| Vec::new()),
@@ -424,7 +431,10 @@ async fn a_damaged_file_means_signing_in_again_and_nobody_elses_session() {
         ("without its end", &|_| {
             br#"{"user": {"id_token_claims": {"name": "Ada Example"}}, "token_cache": "{}"}"#.to_vec()
         }),
-        ("of other types", &|_| json!({ "expires_on": later, "user": 5, "token_cache": [7] }).to_string().into_bytes()),
+        ("of other types", &|_| {
+            session_file(&json!({ "expires_on": later, "user": 5, "token_cache": [7] })).into_bytes()
+        }),
+        ("with values of rubbish", &|whole| str::from_utf8(whole).unwrap().replace(": {\"", ": [\"").into_bytes()),
     ];
     let mut damaged = Vec::new();
     for (damage, spoil) in damages {
@@ -447,7 +457,8 @@ async fn a_damaged_file_means_signing_in_again_and_nobody_elses_session() {
         assert_eq!(user_of(&ben.get(app.at("/")).await), Some("Ben Example"), "{damage}");
     }
 
-    // What cannot be read at all may come back, so its user is not sent to sign in.
+    // What cannot be read at all may come back, so its user is not sent to
+    // sign in.
     assert_eq!(ada.sign_in(&app, "/graph", ADA_WITH_THE_ROLE).await.status, 200);
     let file = app.session_files().into_iter().find(|file| *file != bens_file && !damaged.contains(file)).unwrap();
     let aside = file.with_extension("aside");
@@ -479,7 +490,7 @@ async fn what_has_ended_and_what_a_crash_left_is_swept_up_and_nothing_else() {
     let folder = Arc::new(folder());
     let sessions = folder.path().join("sessions");
     fs::create_dir(&sessions).unwrap();
-    let session = |ends_in: i64| json!({ "expires_on": now() + ends_in, "user": {} }).to_string();
+    let session = |ends_in: i64| session_file(&json!({ "expires_on": now() + ends_in, "user": {} }));
     let name = |letter: &str| letter.repeat(64);
     let gone = [
         (format!("{}.json", name("a")), session(-1)),
@@ -558,7 +569,8 @@ async fn a_session_that_nobody_signs_in_to_ends_after_ten_minutes() {
     let expires_on = app.session()["expires_on"].as_i64().unwrap();
     assert!((before + 600..=after + 600).contains(&expires_on), "{before} {expires_on} {after}");
 
-    // One second before, in another tab, it begins anew; one second after it is over.
+    // One second before, in another tab, it begins anew; one second after it
+    // is over.
     app.edit_session(|session| session["expires_on"] = (now() + 5).into());
     let second = browser.get(app.at("/graph")).await;
     assert!(app.session()["expires_on"].as_i64().unwrap() >= before + 600);
@@ -568,7 +580,7 @@ async fn a_session_that_nobody_signs_in_to_ends_after_ten_minutes() {
     let file = app.session_files().into_iter().find(|file| !is_of(file, "Cleo Example")).unwrap();
     let mut session: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     session["expires_on"] = (now() - 1).into();
-    fs::write(&file, session.to_string()).unwrap();
+    fs::write(&file, session_file(&session)).unwrap();
     other.get(platform.callback(&third)).await.assert_error_page(400);
     assert_eq!(browser.get(platform.callback(&second)).await.status, 302);
 
@@ -621,12 +633,14 @@ async fn a_hundred_thousand_sessions_on_disk_change_nothing_and_sweeping_stalls_
     let folder = Arc::new(folder());
     let sessions = folder.path().join("sessions");
     fs::create_dir(&sessions).unwrap();
-    let session = |ends_in: i64| json!({ "expires_on": now() + ends_in, "user": {}, "token_cache": "{}" }).to_string();
+    let session =
+        |ends_in: i64| session_file(&json!({ "expires_on": now() + ends_in, "user": {}, "token_cache": "{}" }));
     let path = |number: usize| sessions.join(format!("{number:064x}.json"));
     for number in 1..=ENDED {
         fs::write(path(number), session(-1)).unwrap();
     }
-    // Links, because files take long; a file system allows only so many to one file.
+    // Links, because files take long; a file system allows only so many to one
+    // file.
     for number in ENDED + 1..=SESSIONS {
         let of = number - number % 20_000;
         if number % 20_000 == 0 || number == ENDED + 1 {
@@ -636,14 +650,16 @@ async fn a_hundred_thousand_sessions_on_disk_change_nothing_and_sweeping_stalls_
         }
     }
 
-    // Until it serves, compared with an app that has no sessions: the machine may be busy with other things.
+    // Until it serves, compared with an app that has no sessions: the machine
+    // may be busy with other things.
     let started = Instant::now();
     let few = App::start(&[]).await;
     let start_up_with_none = started.elapsed();
     let started = Instant::now();
     let many = App::start_in(folder.clone(), &[]).await;
     let start_up = started.elapsed();
-    // A sign-in replaces a session, so it must wait for whoever holds the store.
+    // A sign-in replaces a session, so it must wait for whoever holds the
+    // store.
     let mut sign_ins = 0;
     while !many.log().contains(&format!("removed {ENDED} expired sessions")) {
         assert_eq!(many.browser().sign_in(&many, "/graph", ADA_WITH_THE_ROLE).await.status, 200);

@@ -1,4 +1,5 @@
-//! Every wrong setting is answered with one clear line, and the right ones are used as they are.
+//! Every wrong setting is answered with one clear line, and the right ones
+//! are used as they are.
 
 use std::fs;
 use std::net::TcpListener;
@@ -14,7 +15,8 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use crate::harness::*;
 
-/// For each setting that can be wrong by itself: a wrong value, and a part of what is said to be accepted.
+/// For each setting that can be wrong by itself: a wrong value, and a part
+/// of what is said to be accepted.
 const WRONG: [(&str, &str, &str); 38] = [
     ("AUTHORITY", "https://login.microsoftonline.com/contoso ", "without /v2.0"),
     ("AUTHORITY", "login.microsoftonline.com/contoso", "https://login.microsoftonline.com/<Directory (tenant) ID>"),
@@ -59,7 +61,8 @@ const WRONG: [(&str, &str, &str); 38] = [
 /// Keys whose values must not be shown.
 const SECRETS: [&str; 3] = ["CLIENT_CREDENTIAL", "SECRET_KEY", "SESSION_REDIS"];
 
-/// An app registration that is complete, at an identity platform that does not exist.
+/// An app registration that is complete, at an identity platform that does
+/// not exist.
 const REGISTRATION: [(&str, &str); 3] = [
     ("CLIENT_ID", "11111111-2222-4333-8444-555555555555"),
     ("CLIENT_CREDENTIAL", "the-value-of-a-client-secret"),
@@ -81,7 +84,8 @@ fn run(folder: &Path, settings: &[(&str, &str)]) -> Output {
     process.wait_with_output().unwrap()
 }
 
-/// Runs the app with settings that it must refuse, and returns the lines that say so.
+/// Runs the app with settings that it must refuse, and returns the lines
+/// that say so.
 #[track_caller]
 fn refused(folder: &Path, settings: &[(&str, &str)]) -> Vec<String> {
     let output = run(folder, settings);
@@ -368,7 +372,8 @@ fn a_port_taken_on_ipv6_alone_is_a_taken_port_too() {
 
 #[test]
 fn a_host_that_is_not_this_machine_gets_one_line() {
-    // An address for documentation (RFC 5737), and a name that never exists (RFC 6761).
+    // An address for documentation (RFC 5737), and a name that never exists
+    // (RFC 6761).
     for host in ["192.0.2.1", "app.demo.invalid"] {
         let folder = folder();
         let settings = [
@@ -389,7 +394,8 @@ fn a_sessions_folder_that_cannot_be_written_to_gets_one_line() {
     assert!(line.contains("accepted is a folder that the app may write to"), "{line}");
 }
 
-/// An identity platform that answers the request for its metadata, and the settings for it.
+/// An identity platform that answers the request for its metadata, and the
+/// settings for it.
 async fn platform(answer: ResponseTemplate) -> (MockServer, String) {
     let platform = MockServer::start().await;
     Mock::given(method("GET"))
@@ -581,7 +587,8 @@ async fn the_environment_wins_over_env_and_that_over_the_file() {
     assert!(!has_sessions_in("sessions"));
 }
 
-/// Values that are refused where they are used, and values that are accepted in the source that must win.
+/// Values that are refused where they are used, and values that are
+/// accepted in the source that must win.
 #[tokio::test]
 async fn every_key_can_be_overridden() {
     let right: Vec<(String, String)> = toml_settings()
@@ -651,7 +658,8 @@ async fn an_address_alone_is_served_under_its_own_name() {
     }
 }
 
-/// A free port, with a free one after it, below those that systems hand out for PORT 0.
+/// A free port, with a free one after it, below those that systems hand out
+/// for PORT 0.
 fn two_free_ports() -> u16 {
     let is_free = |port: u16| {
         TcpListener::bind(("127.0.0.1", port)).is_ok()
@@ -677,10 +685,12 @@ async fn the_demo_tenant_is_on_the_next_port_or_on_any_free_one() {
     }
 }
 
-/// What a deployment does: everything from the environment, and nothing written but sessions.
+/// What a deployment does: everything from the environment, and nothing
+/// written but sessions.
 #[tokio::test]
 async fn the_values_of_the_environment_are_the_ones_that_are_used() {
-    // Characters that a form, a URL or a shell-like file would change if they were not encoded, or decoded twice.
+    // Characters that a form, a URL or a shell-like file would change if they
+    // were not encoded, or decoded twice.
     let secret = "a+b/c=d&e%25f~g%h#i j\"k'l$m\\n;o?p!q\u{e4}";
     let client_id = "id+1/2=3&4%255~6";
     let platform = MockServer::start().await;
@@ -742,7 +752,8 @@ async fn the_values_of_the_environment_are_the_ones_that_are_used() {
     assert_eq!(field("redirect_uri"), redirect_uri);
     assert_eq!(field("grant_type"), "authorization_code");
 
-    // Only the harness's log and the settings file are in the folder that the app was started in.
+    // Only the harness's log and the settings file are in the folder that the
+    // app was started in.
     let mut written: Vec<_> = fs::read_dir(app.folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
     written.sort_unstable();
     assert_eq!(written, ["default_settings.toml", "log"]);
@@ -769,7 +780,8 @@ async fn a_client_secret_in_env_is_used_as_it_is() {
     assert!(url::form_urlencoded::parse(body).any(|(name, value)| name == "client_secret" && value == secret));
 }
 
-/// One key signs the cookies of several runs, and one that is made at start does not.
+/// One key signs the cookies of several runs, and one that is made at start
+/// does not.
 #[tokio::test]
 async fn with_a_secret_key_a_restart_signs_nobody_out() {
     for (key, status) in [("a-key-of-32-bytes-or-more-for-the-test", 200), ("", 302)] {

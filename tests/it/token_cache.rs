@@ -1,5 +1,6 @@
-//! Which tokens of the cache are used, which are renewed, and what is left of them: as MSAL's acquire_token_silent does it, where the
-//! sample does not say otherwise. msal.rs asks MSAL itself the same.
+//! Which tokens of the cache are used, which are renewed, and what is left
+//! of them: as MSAL's acquire_token_silent does it, where the sample does
+//! not say otherwise. msal.rs asks MSAL itself the same.
 
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use crate::platform::*;
 /// A cache, and the refresh tokens that are tried with it, in this order.
 pub struct Situation {
     pub name: &'static str,
-    /// What is done, at this second, to the cache that a sign-in left. Its refresh token, which is good, is called "held" below; others
-    /// are refused with invalid_grant.
+    /// What is done, at this second, to the cache that a sign-in left. Its
+    /// refresh token, which is good, is called "held" below; others are refused
+    /// with invalid_grant.
     pub edit: fn(&mut Value, i64),
     pub tried: &'static [&'static str],
 }
@@ -20,7 +22,8 @@ fn first<'a>(cache: &'a mut Value, section: &str) -> &'a mut Value {
     cache[section].as_object_mut().unwrap().values_mut().next().unwrap()
 }
 
-/// Adds an entry like the one there is, but for these fields. Entries are found by their fields: any key will do.
+/// Adds an entry like the one there is, but for these fields. Entries are
+/// found by their fields: any key will do.
 fn add(cache: &mut Value, section: &str, fields: Value) {
     let mut entry = first(cache, section).clone();
     entry.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
@@ -269,7 +272,8 @@ async fn all_scopes_are_needed() {
     assert_eq!(platform.token_forms().await[1]["scope"], "A.Read B.Write offline_access openid profile");
 }
 
-/// What a token endpoint in trouble is called and does, and the status of our page when there is no access token to go on with.
+/// What a token endpoint in trouble is called and does, and the status of
+/// our page when there is no access token to go on with.
 type Trouble = (&'static str, fn(&mut Answer), u16);
 
 const TROUBLE: &[Trouble] = &[
@@ -293,7 +297,8 @@ async fn an_endpoint_in_trouble_leaves_the_old_access_token_in_use() {
     let signed_in = app.token_cache();
     for (name, trouble, without) in TROUBLE {
         platform.on(Endpoint::Token, trouble);
-        // Aging, under the margin, expired. One of them will do to see the time limit.
+        // Aging, under the margin, expired. One of them will do to see the time
+        // limit.
         let ages = [(3000, -1, 200), (60, 60, 200), (-1, 60, *without)];
         for (expires_in, refresh_in, status) in ages.into_iter().skip(if *name == "no answer in time" { 2 } else { 0 })
         {
@@ -325,7 +330,8 @@ async fn a_refused_refresh_token_stays_until_a_sign_in_replaces_it() {
                 answer.refuse(400, error, "AADSTS50076: come back");
             }
         });
-        // Even with an access token that is good for a while yet: a policy wants the user.
+        // Even with an access token that is good for a while yet: a policy wants
+        // the user.
         for expires_in in [-1, 200] {
             app.edit_token_cache(|cache| {
                 *cache = signed_in.clone();
@@ -338,7 +344,8 @@ async fn a_refused_refresh_token_stays_until_a_sign_in_replaces_it() {
             assert_eq!(app.token_cache(), before, "{error}");
         }
     }
-    // An older one is tried where it is the refresh token that is wrong, and not for other reasons.
+    // An older one is tried where it is the refresh token that is wrong, and
+    // not for other reasons.
     let tried: Vec<_> = platform.token_forms().await[1..].iter().map(|form| form["refresh_token"].clone()).collect();
     assert_eq!(tried.iter().filter(|token| **token == "older").count(), 2);
     assert_eq!(tried.len(), 10);
@@ -419,7 +426,8 @@ async fn a_refresh_changes_the_tokens_and_nothing_else() {
         cache["Version"] = 3.into();
     });
     let before = app.token_cache();
-    // Whatever client_info such an answer has: the tokens are those of the account whose refresh token was sent.
+    // Whatever client_info such an answer has: the tokens are those of the
+    // account whose refresh token was sent.
     platform.on(Endpoint::Token, |answer| answer.json["client_info"] = "eyJ1aWQiOiJhIiwidXRpZCI6ImIifQ".into());
     assert_eq!(browser.get(app.at("/graph")).await.status, 200);
     let mut after = app.token_cache();

@@ -1,5 +1,5 @@
-//! The identity platform or Microsoft Graph in trouble: everyone gets a page, within the time limits, and nobody is
-//! signed in or out by it.
+//! The identity platform or Microsoft Graph in trouble: everyone gets a
+//! page, within the time limits, and nobody is signed in or out by it.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,8 @@ fn leave(app: &App, seconds: i64) {
     });
 }
 
-/// Signs in to `/graph` and stops there; the callback made one request to the token endpoint, and none to Graph.
+/// Signs in to `/graph` and stops there; the callback made one request to
+/// the token endpoint, and none to Graph.
 async fn signed_in(platform: &Platform, app: &App) -> Browser {
     let browser = app.browser();
     let callback = platform.sign_in(app, &browser, "/graph").await;
@@ -44,9 +45,11 @@ fn assert_says(page: &Page, status: u16, says: &str) {
 const IDENTITY_PLATFORM: &str = "The identity platform";
 const MICROSOFT_GRAPH: &str = "Microsoft Graph";
 
-// --- Addresses where nobody answers as HTTP has it -----------------------------------------------------------------
+// --- Addresses where nobody answers as HTTP has it
+// -----------------------------------------------------------------
 
-/// Refuses connections: bound, so that nobody else gets the port, and not listening.
+/// Refuses connections: bound, so that nobody else gets the port, and not
+/// listening.
 fn refusing() -> (TcpSocket, String) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
@@ -54,8 +57,8 @@ fn refusing() -> (TcpSocket, String) {
     (socket, address)
 }
 
-/// Answers each request with the beginning of an answer, then a byte each second for as long as the pause lasts, and
-/// ends the connection.
+/// Answers each request with the beginning of an answer, then a byte each
+/// second for as long as the pause lasts, and ends the connection.
 async fn cutting(pause: Duration) -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -76,7 +79,8 @@ async fn cutting(pause: Duration) -> String {
     address
 }
 
-/// Takes no connection and refuses none: its queue is full. (Other systems than Linux may refuse then.)
+/// Takes no connection and refuses none: its queue is full. (Other systems
+/// than Linux may refuse then.)
 async fn full() -> (TcpListener, Vec<TcpStream>, String) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
@@ -103,7 +107,8 @@ async fn sign_ins_end_with(status: u16, member: &'static str, address: &str) {
     }
 }
 
-/// A refresh at this address: the platform moved while the app was not running.
+/// A refresh at this address: the platform moved while the app was not
+/// running.
 async fn a_refresh_ends_with(status: u16, address: &str) {
     let platform = Platform::start().await;
     let key = [("SECRET_KEY", "0123456789-0123456789-0123456789")];
@@ -157,13 +162,16 @@ async fn answers_that_are_cut() {
     every_call_ends_with(502, &cutting(Duration::ZERO).await).await;
 }
 
-// --- Hanging -------------------------------------------------------------------------------------------------------
+// --- Hanging
+// -------------------------------------------------------------------------------------------------------
 
-/// More than there are workers: if a call that waits held one, nothing else would be served.
+/// More than there are workers: if a call that waits held one, nothing else
+/// would be served.
 const MANY: usize = 8;
 
-/// Has many browsers ask for a page that hangs at this endpoint. All get a page of status 504 when 15 seconds are
-/// over; meanwhile others get theirs.
+/// Has many browsers ask for a page that hangs at this endpoint. All get a
+/// page of status 504 when 15 seconds are over; meanwhile others get
+/// theirs.
 async fn hangs(platform: &Platform, app: &App, endpoint: Endpoint, pages: Vec<(Browser, String)>, says: &str) {
     let before = platform.requests(endpoint).await.len();
     let started = Instant::now();
@@ -234,7 +242,8 @@ async fn graph_hangs() {
     assert_eq!(browser.get(app.at("/admin")).await.status, 200);
 }
 
-/// An answer that comes in drops is over at the same time as one that does not come.
+/// An answer that comes in drops is over at the same time as one that does
+/// not come.
 async fn graph_drips() {
     let address = cutting(Duration::from_secs(60)).await;
     let took = graph_ends_with(504, &address).await;
@@ -272,7 +281,8 @@ async fn hanging_calls_end_in_time_and_others_are_served_meanwhile() {
     );
 }
 
-// --- Answers that are none -----------------------------------------------------------------------------------------
+// --- Answers that are none
+// -----------------------------------------------------------------------------------------
 
 /// What an endpoint in trouble answers, and the status of the page.
 const TROUBLES: [(u16, &str, u16); 9] = [
@@ -323,7 +333,8 @@ async fn a_platform_in_trouble_at_a_refresh() {
     let browser = signed_in(&platform, &app).await;
     for (answered, text, status) in TROUBLES {
         in_trouble(&platform, Token, answered, text);
-        // The token that has not expired is used, the one that has is not, and the session stays.
+        // The token that has not expired is used, the one that has is not, and the
+        // session stays.
         leave(&app, 200);
         let session = app.session();
         assert_eq!(browser.get(app.at("/graph")).await.status, 200, "{answered}");
@@ -426,7 +437,8 @@ async fn metadata_that_come_at_the_third_try_are_good() {
     signed_in(&platform, &app).await;
 }
 
-// --- Refused refresh tokens ----------------------------------------------------------------------------------------
+// --- Refused refresh tokens
+// ----------------------------------------------------------------------------------------
 
 /// The `claims` that a redirect to the authorization endpoint asks for.
 fn claims_asked_for(page: &Page) -> Value {
@@ -500,7 +512,8 @@ async fn claims_that_the_token_endpoint_asks_for_are_asked_for_at_the_sign_in() 
 async fn a_refresh_refused_again_and_again_is_no_loop() {
     let platform = Platform::start().await;
     let app = platform.app(&[]).await;
-    // Each sign-in brings an access token that is over at once, and a refresh token that is dead.
+    // Each sign-in brings an access token that is over at once, and a refresh
+    // token that is dead.
     platform.on(Token, |answer| {
         if answer.form["grant_type"] == "refresh_token" {
             answer.refuse(400, "invalid_grant", "AADSTS700082: The refresh token has expired.");
@@ -568,7 +581,8 @@ async fn without_a_refresh_token_the_access_token_is_used_to_its_end() {
     assert_eq!(grant_types(&platform).await, ["authorization_code"]);
 }
 
-// --- What Graph refuses --------------------------------------------------------------------------------------------
+// --- What Graph refuses
+// --------------------------------------------------------------------------------------------
 
 /// Graph's claims challenge, as it is recorded.
 fn challenge(claims: &str) -> String {
@@ -578,7 +592,8 @@ fn challenge(claims: &str) -> String {
     )
 }
 
-/// From now on Graph refuses every token, with these WWW-Authenticate headers.
+/// From now on Graph refuses every token, with these WWW-Authenticate
+/// headers.
 fn graph_refuses(platform: &Platform, challenge: &str) {
     let challenge = challenge.to_owned();
     platform.on(Graph, move |answer| {
@@ -645,7 +660,8 @@ async fn a_plain_401_takes_the_access_token_out_of_the_cache() {
     let claims = BASE64_STANDARD.encode(CHALLENGED);
     for challenges in [
         r#"Bearer realm="", authorization_uri="https://login.example/authorize""#.to_owned(),
-        // No claims challenge either: another error, another scheme, claims that are none.
+        // No claims challenge either: another error, another scheme, claims that
+        // are none.
         format!(r#"Bearer error="invalid_token", claims="{claims}""#),
         format!(r#"Bearer claims="{claims}""#),
         format!(r#"PoP error="insufficient_claims", claims="{claims}""#),
@@ -669,7 +685,8 @@ async fn a_plain_401_takes_the_access_token_out_of_the_cache() {
     }
 }
 
-// --- Many at once --------------------------------------------------------------------------------------------------
+// --- Many at once
+// --------------------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn fifty_requests_with_an_expired_access_token_all_get_their_page() {
