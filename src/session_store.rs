@@ -93,7 +93,9 @@ impl storage::SessionStore for SessionStore {
         let name = name_of(&key);
         let lifetime = lifetime_of(&state, ttl);
         let saved = match self {
-            Self::Filesystem(files) => files.run(move |files| files.save(&name, &state, now() + lifetime)).await,
+            Self::Filesystem(files) => {
+                files.run(move |files| files.write(&files.path(&name), &state, now() + lifetime)).await
+            }
             Self::Redis(redis) => redis.save(&name, state, lifetime).await,
         };
         saved.map(|()| key).map_err(|cause| SaveError::Other(out_of_order(cause)))
@@ -173,8 +175,8 @@ fn to_json(state: &SessionState, expires_on: Option<u64>) -> String {
 fn from_json(json: &[u8], name: &str) -> Option<(SessionState, u64)> {
     let read = || {
         let (mut state, mut expires_on) = (SessionState::new(), 0);
-        for line in str::from_utf8(json).ok()?.strip_prefix("{\n")?.strip_suffix("\n}\n")?.split(",\n") {
-            match line.strip_prefix("  \"")?.split_once("\": ")? {
+        for line in str::from_utf8(json).ok()?.strip_prefix("{\n")?.strip_suffix("\n}\n")?.split('\n') {
+            match line.strip_suffix(',').unwrap_or(line).strip_prefix("  \"")?.split_once("\": ")? {
                 (EXPIRES_ON, value) => expires_on = value.parse().ok()?,
                 (key, value) => _ = state.insert(key.to_owned(), value.to_owned()),
             }
@@ -191,8 +193,8 @@ fn from_json(json: &[u8], name: &str) -> Option<(SessionState, u64)> {
 /// Session files in one folder.
 pub struct SessionFiles {
     folder: PathBuf,
-    /// Held by whatever changes a file, so that nothing happens to it between a
-    /// look at it and what follows.
+    /// Held while a file is looked at and then replaced or removed, so that
+    /// nothing happens to it in between.
     changing: Mutex<()>,
 }
 
@@ -247,13 +249,6 @@ impl SessionFiles {
         }
     }
 
-    /// A session with a new id, which no browser knows before its file is
-    /// whole: it is written in place.
-    fn save(&self, name: &str, state: &SessionState, expires_on: u64) -> io::Result<()> {
-        let _changing = self.lock();
-        self.write(&self.path(name), state, expires_on)
-    }
-
     /// Writes beside the file and then renames, so that a reader, or a crash,
     /// finds the old session or the new one, whole.
     fn replace(&self, name: &str, state: &SessionState, expires_on: u64) -> io::Result<()> {
@@ -262,6 +257,9 @@ impl SessionFiles {
         fs::rename(&unfinished, self.path(name)).inspect_err(|_| _ = fs::remove_file(&unfinished))
     }
 
+    /// Writes a new file. A session with a new id is written in place: no
+    /// browser knows that id before the file is whole.
+    ///
     /// It does not wait for the disk: after a power failure the newest may be
     /// no session, and their users sign in again.
     fn write(&self, path: &Path, state: &SessionState, expires_on: u64) -> io::Result<()> {
@@ -320,7 +318,7 @@ impl SessionFiles {
     fn sweep_every(self: Arc<Self>, pause: Duration) {
         thread::spawn(move || {
             loop {
-                match self.sweep() {
+                match self.sweep(pause) {
                     Ok(0) => {}
                     Ok(removed) => info!("removed {removed} expired sessions"),
                     Err(err) => warn!("expired sessions cannot be removed: {:?}", err.to_string()),
@@ -332,13 +330,13 @@ impl SessionFiles {
 
     /// Returns how many files were removed: expired sessions, rubbish, and what
     /// a crash left unfinished.
-    fn sweep(&self) -> io::Result<usize> {
+    fn sweep(&self, pause: Duration) -> io::Result<usize> {
         let mut removed = 0;
         for (seen, entry) in fs::read_dir(&self.folder)?.enumerate() {
             let path = entry?.path();
-            if self.has_ended(&path) {
+            if self.has_ended(&path, pause) {
                 let _changing = self.lock();
-                if self.has_ended(&path) && fs::remove_file(&path).is_ok() {
+                if self.has_ended(&path, pause) && fs::remove_file(&path).is_ok() {
                     removed += 1;
                 }
             }
@@ -349,7 +347,7 @@ impl SessionFiles {
         Ok(removed)
     }
 
-    fn has_ended(&self, path: &Path) -> bool {
+    fn has_ended(&self, path: &Path, pause: Duration) -> bool {
         let file_name = path.file_name().unwrap_or_default().to_string_lossy();
         let (name, kind) = file_name.split_once('.').unwrap_or_default();
         // Nothing but our own files, should the folder be shared with others after
@@ -357,15 +355,11 @@ impl SessionFiles {
         if name.len() != 64 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return false;
         }
-        // For how long a session has been over or an unfinished file lies there;
-        // none if that is to come.
+        // For how long a session has been over or an unfinished file lies there.
+        // One that was made since the last sweep may not be whole yet.
         let age = fs::metadata(path).and_then(|file| file.modified()).ok().and_then(|at| at.elapsed().ok());
-        match (kind, age) {
-            ("json", Some(_)) => matches!(self.read(name), Ok(None)),
-            // No write takes a minute.
-            (_, Some(age)) => kind.ends_with(".tmp") && age > Duration::from_secs(60),
-            _ => false,
-        }
+        let is_old = age.is_some_and(|age| age > pause);
+        is_old && (kind.ends_with(".tmp") || kind == "json" && matches!(self.read(name), Ok(None)))
     }
 }
 
