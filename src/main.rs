@@ -38,6 +38,11 @@ mod routes;
 mod session_store;
 mod settings;
 
+/// JSON is many small pieces of memory, and this allocator is quick with
+/// them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// For `/style.css`: everything of a page comes from this app.
 const STYLE: &str = include_str!("../templates/style.css");
 
