@@ -78,6 +78,8 @@ pub async fn admin(
         // </ms_docref_require_admin_role_authNZ>
 
         // <ms_docref_display_admin_view_content>
+        // What the page is for: the claims, as they came in the id token. They are
+        // the user's own, and the template escapes what is in them.
         info!("the user has the app role admin");
         let mut context = Context::new();
         let user_name = id_token_claims["name"].as_str().or(id_token_claims["preferred_username"].as_str());

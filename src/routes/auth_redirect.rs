@@ -50,7 +50,8 @@ pub async fn authorized(
     // browser come here, and with what, has to be found out first.
     //
     // No parameter may be there twice (section 3.1): which of the two would a
-    // proxy, a log or this app believe?
+    // proxy, a log or this app believe? Names and values are shown and logged
+    // only as far as the steps below have found out whose they are.
     let mut query = HashMap::new();
     let mut repeated = false;
     for (name, value) in form_urlencoded::parse(req.query_string().as_bytes()) {
@@ -68,18 +69,14 @@ pub async fn authorized(
     }
     let Some(flow) = flow.filter(|flow| flow["expires_on"].as_i64().is_some_and(|expires_on| now < expires_on)) else {
         warn!("refused: no sign-in with this state is under way here, or it is too old, or a parameter is there twice");
-        return Err(ErrorBadRequest(
-            "This sign-in was not started in this browser, or is over already. Sign in again.",
-        ));
+        return Err(ErrorBadRequest("This sign-in was not started in this browser, or is over. Sign in again."));
     };
     // Which identity platform answers, where it says so (RFC 9207 section
     // 2.4): an app with several of them could be made to bring the code of one
     // to another.
     if query.get("iss").is_some_and(|iss| settings.openid_metadata["issuer"] != **iss) {
         warn!("refused: the answer comes from another issuer, {:?}", query["iss"]);
-        return Err(ErrorBadRequest(
-            "This answer does not come from the identity platform that was asked. Sign in again.",
-        ));
+        return Err(ErrorBadRequest("This answer is not from the identity platform that was asked. Sign in again."));
     }
     // The user declined, or an administrator has to consent first, or a policy
     // forbids it (section 4.1.2.1).
@@ -146,9 +143,7 @@ pub async fn authorized(
         // The code was used before, or is too old, as after a reload: a new one is
         // to be had by a new sign-in.
         (400..=499, "invalid_grant") => {
-            return Err(ErrorBadRequest(
-                "The identity platform did not accept the code of this sign-in. Sign in again.",
-            ));
+            return Err(ErrorBadRequest("The identity platform did not accept this sign-in's code. Sign in again."));
         }
         // A policy, or a consent that is missing: the user has to do something at
         // the identity platform.
@@ -159,9 +154,7 @@ pub async fn authorized(
         // has to know what to look at.
         (400..=499, error) if !error.is_empty() => {
             let settings = match error {
-                "invalid_client" => {
-                    "CLIENT_CREDENTIAL (the secret's Value, not its Secret ID; it expires) and CLIENT_ID"
-                }
+                "invalid_client" => "CLIENT_CREDENTIAL (a secret's Value, not its Secret ID; it expires) and CLIENT_ID",
                 "unauthorized_client" => "CLIENT_ID and AUTHORITY",
                 "invalid_scope" | "invalid_resource" => "SCOPE",
                 _ => "CLIENT_ID, AUTHORITY, REDIRECT_URI and SCOPE",
@@ -178,9 +171,7 @@ pub async fn authorized(
         }
         _ => {
             warn!("refused: the answer lacks an access token, an id token or the token type Bearer");
-            return Err(ErrorBadGateway(
-                "The identity platform is out of order: its answer lacks the tokens that were asked for.",
-            ));
+            return Err(ErrorBadGateway("The identity platform is out of order: its answer lacks the tokens."));
         }
     }
     // </ms_docref_redeem_auth_code>
@@ -192,7 +183,8 @@ pub async fn authorized(
     // section allows; the signature also holds where a proxy ends the TLS. The
     // algorithm is RS256, whatever its header says, and the key is one of the
     // identity platform's own (jwks_uri), never one that the token brings
-    // along (RFC 8725 section 3.1). Claims are checked further below.
+    // along (RFC 8725 sections 3.1 and 3.10). Claims are checked further
+    // below.
     let id_token = answer["id_token"].as_str().unwrap_or_default();
     let header = jsonwebtoken::decode_header(id_token).ok();
     let Some(header) = header.filter(|header| header.alg == Algorithm::RS256 && header.crit.is_none()) else {
@@ -215,6 +207,8 @@ pub async fn authorized(
             warn!("no signing keys in 15 seconds: another sign-in is still fetching them");
             return Err(ErrorGatewayTimeout("The identity platform did not answer in time. Try again."));
         };
+        // After a day they are fetched anew in any case, and at the second attempt
+        // unless another sign-in has just done so.
         let is_fresh = |(fetched, _): &(Instant, _)| {
             fetched.elapsed() < Duration::from_secs(86_400) && (attempt == 0 || *fetched > started)
         };
@@ -234,9 +228,11 @@ pub async fn authorized(
                 warn!("no answer from the address of the signing keys: {err:?}");
                 (if err.is_timeout() { 504 } else { 502 }, Value::Null)
             });
-            if !jwks["keys"].is_array() {
+            if status != 200 || !jwks["keys"].is_array() {
                 warn!("no signing keys from the identity platform: {status}");
             }
+            // What cannot be had is tried again by the next sign-in: only a good
+            // answer is kept.
             match (status, jwks["keys"].as_array()) {
                 (200, Some(keys)) => *signing_keys = Some((Instant::now(), keys.clone())),
                 (429 | 503, _) => {
@@ -252,6 +248,9 @@ pub async fn authorized(
                 }
             }
         }
+        // The signature (RFC 7515 section 5.2) is over the header and the claims,
+        // byte by byte, so a token that was changed anywhere fails here.
+        //
         // RSA keys that are not for encryption: the one that the header names, or
         // each if it names none. Keys of other kinds are for somebody else.
         let keys = signing_keys.iter().flat_map(|(_, keys)| keys);
@@ -304,6 +303,8 @@ pub async fn authorized(
         // Step 11: it was issued for this very sign-in.
         ("nonce", id_token_claims["nonce"].is_string() && id_token_claims["nonce"] == flow["nonce"]),
     ];
+    // The first check that fails has its name on the page and in the log:
+    // whoever sets up an app can tell a wrong CLIENT_ID from a slow clock.
     if let Some((check, _)) = checks.iter().find(|(_, holds)| !holds) {
         warn!("refused: the id token fails the check of {check}");
         let advice = if ["exp", "nbf", "iat"].contains(check) { " Is the clock of this computer right?" } else { "" };

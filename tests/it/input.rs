@@ -176,8 +176,7 @@ async fn wrong_methods_and_unknown_paths() {
     assert!(app.session_files().is_empty());
 }
 
-// --- Cookies
-// -------------------------------------------------------------------------------------------------------
+// --- Cookies ------------------------------------------------------------
 
 /// Signs in, and returns the cookie's name and value.
 async fn signed_in(platform: &Platform, app: &App) -> (Browser, String, String) {
@@ -399,8 +398,7 @@ fn any_www_authenticate_header_gets_a_page() {
     assert_eq!(runtime.block_on(browser.get(app.at("/graph"))).status, 200);
 }
 
-// --- JSON of other shapes
-// ------------------------------------------------------------------------------------------
+// --- JSON of other shapes -----------------------------------------------
 
 fn oddities() -> Vec<Value> {
     vec![Value::Null, json!(true), json!(-7), json!(1e300), json!("text"), json!(["text"]), json!({ "a": 1 })]
@@ -625,8 +623,7 @@ async fn any_graph_answer_and_any_challenge_gets_a_page() {
     }
 }
 
-// --- Escaping
-// ------------------------------------------------------------------------------------------------------
+// --- Escaping -----------------------------------------------------------
 
 /// HTML, quotes, template syntax, a line of its own for the log, terminal
 /// colours, and marks that turn the direction of text.

@@ -82,8 +82,7 @@ fn remove(token: &mut IdToken, claim: &str) {
     token.claims.as_object_mut().unwrap().remove(claim).unwrap();
 }
 
-// --- Sign-ins that are completed
-// -----------------------------------------------------------------------------------
+// --- Sign-ins that are completed ----------------------------------------
 
 #[tokio::test]
 async fn idtoken_sig_rs256() {
@@ -277,8 +276,7 @@ async fn an_issuer_for_all_tenants_is_accepted_with_the_tenant_of_the_token() {
     .await;
 }
 
-// --- Id tokens that are refused
-// ------------------------------------------------------------------------------------
+// --- Id tokens that are refused -----------------------------------------
 
 #[tokio::test]
 async fn invalid_iss() {
@@ -654,13 +652,12 @@ async fn a_key_of_another_issuer() {
     .await;
 }
 
-// --- Token answers that are refused
-// --------------------------------------------------------------------------------
+// --- Token answers that are refused -------------------------------------
 
 /// Refused with 502, because the answer lacks the tokens that were asked
 /// for.
 async fn refuses_answer(edit: impl FnMut(&mut Answer) + Send + 'static) {
-    refuses(502, "lacks the tokens that were asked for", |platform| platform.on(Token, edit)).await;
+    refuses(502, "its answer lacks the tokens", |platform| platform.on(Token, edit)).await;
 }
 
 #[tokio::test]
@@ -790,8 +787,7 @@ async fn a_sign_in_of_which_the_platform_wants_more() {
     }
 }
 
-// --- Callbacks that are refused
-// ------------------------------------------------------------------------------------
+// --- Callbacks that are refused -----------------------------------------
 
 /// What the page says whenever a callback cannot be told from one that an
 /// attacker made.
@@ -979,7 +975,7 @@ async fn a_code_twice() {
         let state = attacker.get(app.at(path)).await.location_param("state").unwrap();
         let page = attacker.get(with_state(&callback, &format!("&state={state}"))).await;
         page.assert_error_page(400);
-        assert!(page.body.contains("did not accept the code"));
+        assert!(page.body.contains("did not accept"));
         assert!(!attacker.get(app.at("/")).await.body.contains("Signed in"));
         assert_eq!(attacker.get(app.at(path)).await.status, 302);
     }
@@ -998,8 +994,7 @@ async fn a_stolen_code_is_worth_nothing_without_its_code_verifier() {
     }
 }
 
-// --- The way back
-// --------------------------------------------------------------------------------------------------
+// --- The way back -------------------------------------------------------
 
 #[tokio::test]
 async fn a_way_back_to_another_host_becomes_the_home_page() {
@@ -1051,8 +1046,7 @@ async fn the_way_back_keeps_path_and_query() {
     }
 }
 
-// --- Metadata that are refused
-// -------------------------------------------------------------------------------------
+// --- Metadata that are refused ------------------------------------------
 
 /// The app does not start, and says that it is AUTHORITY's metadata, and
 /// what about them.
@@ -1092,8 +1086,7 @@ async fn discovery_of_an_endpoint_without_tls() {
     }
 }
 
-// --- Refreshed id tokens that are refused
-// --------------------------------------------------------------------------
+// --- Refreshed id tokens that are refused -------------------------------
 
 /// A refresh that brings this id token is refused: nothing is cached, the
 /// session is kept, ENDPOINT is not called.
@@ -1150,8 +1143,7 @@ async fn a_refreshed_id_token_never_replaces_the_user() {
     browser.get(app.at("/admin")).await.assert_error_page(403);
 }
 
-// --- Sessions and roles
-// --------------------------------------------------------------------------------------------
+// --- Sessions and roles -------------------------------------------------
 
 #[tokio::test]
 async fn a_sign_in_ends_with_its_id_token() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::harness::*;
 use crate::platform::*;
 
 /// A cache, and the refresh tokens that are tried with it, in this order.
@@ -236,25 +237,44 @@ async fn the_cache_is_used_as_msal_uses_it() {
     }
 }
 
+/// The status of the page with an access token that has so many seconds
+/// left, and how many token requests it took.
+async fn graph_with_seconds_left(platform: &Platform, app: &App, browser: &Browser, left: i64) -> (u16, usize) {
+    // Until the clock has not moved on between the edit and the answer.
+    loop {
+        let second = now();
+        app.edit_token_cache(|cache| first(cache, "AccessToken")["expires_on"] = (second + left).to_string().into());
+        let token_requests = platform.token_forms().await.len();
+        let page = browser.get(app.at("/graph")).await;
+        let token_requests = platform.token_forms().await.len() - token_requests;
+        if now() == second {
+            return (page.status, token_requests);
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_access_token_with_exactly_300_seconds_left_is_used() {
     let platform = Platform::start().await;
     let app = platform.app(&[]).await;
     let browser = app.browser();
     platform.sign_in(&app, &browser, "/graph").await;
-    // Until the clock has not moved on between the edit and the answer.
-    loop {
-        let second = now();
-        app.edit_token_cache(|cache| first(cache, "AccessToken")["expires_on"] = (second + 300).to_string().into());
-        let token_requests = platform.token_forms().await.len();
-        assert_eq!(browser.get(app.at("/graph")).await.status, 200);
-        let refreshed = platform.token_forms().await.len() > token_requests;
-        if now() == second {
-            assert!(!refreshed);
-            break;
-        }
-    }
+    assert_eq!(graph_with_seconds_left(&platform, &app, &browser, 300).await, (200, 0));
     assert!(app.log().contains("access token found in the cache, 300 s left"), "{}", app.log());
+}
+
+#[tokio::test]
+async fn an_access_token_in_its_last_second_is_none() {
+    let platform = Platform::start().await;
+    let app = platform.app(&[]).await;
+    let browser = app.browser();
+    platform.sign_in(&app, &browser, "/graph").await;
+    platform.on(Endpoint::Token, |answer| answer.say(500, "out of order"));
+    assert_eq!(graph_with_seconds_left(&platform, &app, &browser, 1).await, (200, 1));
+    assert_eq!(graph_with_seconds_left(&platform, &app, &browser, 0).await, (502, 1));
+    app.edit_token_cache(|cache| cache["RefreshToken"] = json!({}));
+    assert_eq!(graph_with_seconds_left(&platform, &app, &browser, 1).await, (200, 0));
+    assert_eq!(graph_with_seconds_left(&platform, &app, &browser, 0).await, (302, 0));
 }
 
 #[tokio::test]

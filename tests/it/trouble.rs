@@ -45,8 +45,7 @@ fn assert_says(page: &Page, status: u16, says: &str) {
 const IDENTITY_PLATFORM: &str = "The identity platform";
 const MICROSOFT_GRAPH: &str = "Microsoft Graph";
 
-// --- Addresses where nobody answers as HTTP has it
-// -----------------------------------------------------------------
+// --- Addresses where nobody answers as HTTP has it ----------------------
 
 /// Refuses connections: bound, so that nobody else gets the port, and not
 /// listening.
@@ -162,8 +161,7 @@ async fn answers_that_are_cut() {
     every_call_ends_with(502, &cutting(Duration::ZERO).await).await;
 }
 
-// --- Hanging
-// -------------------------------------------------------------------------------------------------------
+// --- Hanging ------------------------------------------------------------
 
 /// More than there are workers: if a call that waits held one, nothing else
 /// would be served.
@@ -281,8 +279,7 @@ async fn hanging_calls_end_in_time_and_others_are_served_meanwhile() {
     );
 }
 
-// --- Answers that are none
-// -----------------------------------------------------------------------------------------
+// --- Answers that are none ----------------------------------------------
 
 /// What an endpoint in trouble answers, and the status of the page.
 const TROUBLES: [(u16, &str, u16); 9] = [
@@ -388,6 +385,42 @@ async fn graph_in_trouble() {
 }
 
 #[tokio::test]
+async fn the_log_has_the_cause_of_each_trouble_and_of_nothing_else() {
+    let platform = Platform::start().await;
+    let app = platform.app(&[]).await;
+    let browser = signed_in(&platform, &app).await;
+    leave(&app, 0);
+    assert_eq!(browser.get(app.at("/graph")).await.status, 200);
+    assert!(!app.log().contains("WARN"), "{}", app.log());
+
+    let tokens = r#"{"error":"","id_token":"x","access_token":"x","token_type":"Bearer"}"#;
+    for (endpoint, answered, text, cause) in [
+        (Token, 500, tokens, "no tokens from the token endpoint: 500"),
+        (Token, 200, r#"{"error":"odd"}"#, "no tokens from the token endpoint: 200, \"odd\""),
+        (Token, 200, "[]", "refused: the answer lacks"),
+        (Keys, 500, r#"{"keys":[]}"#, "no signing keys from the identity platform: 500"),
+        (Keys, 200, "[]", "no signing keys from the identity platform: 200"),
+        (Graph, 500, "{}", "nothing to show from Microsoft Graph: 500"),
+        (Graph, 200, "[]", "nothing to show from Microsoft Graph: 200"),
+    ] {
+        platform.on(endpoint, move |answer| answer.say(answered, text));
+        if endpoint != Graph {
+            // It has no keys yet.
+            let app = platform.app(&[]).await;
+            platform.sign_in(&app, &app.browser(), "/graph").await.assert_error_page(502);
+            assert!(app.log().contains(cause), "{cause}: {}", app.log());
+        }
+        if endpoint != Keys {
+            leave(&app, 0);
+            let before = app.log().len();
+            browser.get(app.at("/graph")).await.assert_error_page(502);
+            assert!(app.log()[before..].contains(cause), "{cause}: {}", &app.log()[before..]);
+        }
+        platform.on(endpoint, |_| {});
+    }
+}
+
+#[tokio::test]
 async fn metadata_in_trouble_at_start() {
     let mut starts = JoinSet::new();
     for (answered, text, tries) in [
@@ -437,8 +470,7 @@ async fn metadata_that_come_at_the_third_try_are_good() {
     signed_in(&platform, &app).await;
 }
 
-// --- Refused refresh tokens
-// ----------------------------------------------------------------------------------------
+// --- Refused refresh tokens ---------------------------------------------
 
 /// The `claims` that a redirect to the authorization endpoint asks for.
 fn claims_asked_for(page: &Page) -> Value {
@@ -581,8 +613,7 @@ async fn without_a_refresh_token_the_access_token_is_used_to_its_end() {
     assert_eq!(grant_types(&platform).await, ["authorization_code"]);
 }
 
-// --- What Graph refuses
-// --------------------------------------------------------------------------------------------
+// --- What Graph refuses -------------------------------------------------
 
 /// Graph's claims challenge, as it is recorded.
 fn challenge(claims: &str) -> String {
@@ -685,8 +716,7 @@ async fn a_plain_401_takes_the_access_token_out_of_the_cache() {
     }
 }
 
-// --- Many at once
-// --------------------------------------------------------------------------------------------------
+// --- Many at once -------------------------------------------------------
 
 #[tokio::test]
 async fn fifty_requests_with_an_expired_access_token_all_get_their_page() {
