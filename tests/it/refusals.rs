@@ -818,7 +818,7 @@ fn with_state(callback: &str, state: &str) -> String {
 #[tokio::test]
 async fn a_callback_from_another_issuer() {
     for iss in ["https://evil.example", "", "query-of-an-attacker"] {
-        refuses_callback(400, "not come from the identity platform that was asked", |callback| {
+        refuses_callback(400, "not from the identity platform that was asked", |callback| {
             format!("{callback}&iss={iss}")
         })
         .await;
