@@ -93,9 +93,7 @@ impl storage::SessionStore for SessionStore {
         let name = name_of(&key);
         let lifetime = lifetime_of(&state, ttl);
         let saved = match self {
-            Self::Filesystem(files) => {
-                files.run(move |files| files.write(&files.path(&name), &state, now() + lifetime)).await
-            }
+            Self::Filesystem(files) => files.run(move |files| files.write(&name, &state, now() + lifetime)).await,
             Self::Redis(redis) => redis.save(&name, state, lifetime).await,
         };
         saved.map(|()| key).map_err(|cause| SaveError::Other(out_of_order(cause)))
@@ -195,16 +193,16 @@ pub struct SessionFiles {
     folder: PathBuf,
     /// Held while a file is looked at and then replaced or removed, so that
     /// nothing happens to it in between.
-    changing: Mutex<()>,
+    looking: Mutex<()>,
 }
 
 impl SessionFiles {
     fn open(folder: &Path) -> io::Result<Self> {
-        let files = Self { folder: folder.to_owned(), changing: Mutex::default() };
+        let files = Self { folder: folder.to_owned(), looking: Mutex::default() };
         // A session that has ended, of nobody: what a crash leaves of it is swept
         // up.
         let nobody = "0".repeat(64);
-        files.replace(&nobody, &SessionState::new(), 0)?;
+        files.write(&nobody, &SessionState::new(), 0)?;
         files.delete(&nobody)?;
         #[cfg(unix)]
         {
@@ -233,7 +231,7 @@ impl SessionFiles {
     fn lock(&self) -> MutexGuard<'_, ()> {
         // It guards no data, so a panic of another holder leaves nothing half
         // done.
-        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.looking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn load(&self, name: &str) -> io::Result<Option<SessionState>> {
@@ -250,26 +248,24 @@ impl SessionFiles {
     }
 
     /// Writes beside the file and then renames, so that a reader, or a crash,
-    /// finds the old session or the new one, whole.
-    fn replace(&self, name: &str, state: &SessionState, expires_on: u64) -> io::Result<()> {
-        let unfinished = self.folder.join(format!("{name}.{:016x}.tmp", rand::random::<u64>()));
-        self.write(&unfinished, state, expires_on)?;
-        fs::rename(&unfinished, self.path(name)).inspect_err(|_| _ = fs::remove_file(&unfinished))
-    }
-
-    /// Writes a new file. A session with a new id is written in place: no
-    /// browser knows that id before the file is whole.
-    ///
-    /// It does not wait for the disk: after a power failure the newest may be
-    /// no session, and their users sign in again.
-    fn write(&self, path: &Path, state: &SessionState, expires_on: u64) -> io::Result<()> {
-        let mut file = self.create(path)?;
-        // What cannot be removed now, the sweep removes.
+    /// finds the old session or the new one, whole. It does not wait for the
+    /// disk: after a power failure the newest may be no session, and their
+    /// users sign in again.
+    fn write(&self, name: &str, state: &SessionState, expires_on: u64) -> io::Result<()> {
         let json = to_json(state, Some(expires_on));
-        file.write_all(json.as_bytes()).inspect_err(|_| _ = fs::remove_file(path))?;
-        // Tells the sweep when to look at it; without that it looks each time.
-        let _ = file.set_modified(UNIX_EPOCH + Duration::from_secs(expires_on));
-        Ok(())
+        let unfinished = self.folder.join(format!("{name}.{:016x}.tmp", rand::random::<u64>()));
+        let written = self.create(&unfinished).and_then(|mut file| {
+            file.write_all(json.as_bytes())?;
+            fs::rename(&unfinished, self.path(name))?;
+            // Tells the sweep when to look at it; without that it looks each time.
+            let _ = file.set_modified(UNIX_EPOCH + Duration::from_secs(expires_on));
+            Ok(())
+        });
+        if written.is_err() {
+            // What cannot be removed now, the sweep removes.
+            let _ = fs::remove_file(&unfinished);
+        }
+        written
     }
 
     /// A new file that only this user can read, in a folder that only this user
@@ -295,18 +291,18 @@ impl SessionFiles {
     }
 
     fn update(&self, name: &str, state: &SessionState, expires_on: u64) -> io::Result<()> {
-        let _changing = self.lock();
+        let _looking = self.lock();
         match self.read(name)? {
             // Signing in again makes a new session; until then the end of this one
             // stays what it is.
-            Some((_, end)) if is_signed_in(state) => self.replace(name, state, end),
-            Some(_) => self.replace(name, state, expires_on),
+            Some((_, end)) if is_signed_in(state) => self.write(name, state, end),
+            Some(_) => self.write(name, state, expires_on),
             None => Ok(()),
         }
     }
 
     fn delete(&self, name: &str) -> io::Result<()> {
-        let _changing = self.lock();
+        let _looking = self.lock();
         match fs::remove_file(self.path(name)) {
             Err(err) if err.kind() != ErrorKind::NotFound => Err(err),
             _ => Ok(()),
@@ -318,7 +314,7 @@ impl SessionFiles {
     fn sweep_every(self: Arc<Self>, pause: Duration) {
         thread::spawn(move || {
             loop {
-                match self.sweep(pause) {
+                match self.sweep() {
                     Ok(0) => {}
                     Ok(removed) => info!("removed {removed} expired sessions"),
                     Err(err) => warn!("expired sessions cannot be removed: {:?}", err.to_string()),
@@ -330,13 +326,13 @@ impl SessionFiles {
 
     /// Returns how many files were removed: expired sessions, rubbish, and what
     /// a crash left unfinished.
-    fn sweep(&self, pause: Duration) -> io::Result<usize> {
+    fn sweep(&self) -> io::Result<usize> {
         let mut removed = 0;
         for (seen, entry) in fs::read_dir(&self.folder)?.enumerate() {
             let path = entry?.path();
-            if self.has_ended(&path, pause) {
-                let _changing = self.lock();
-                if self.has_ended(&path, pause) && fs::remove_file(&path).is_ok() {
+            if self.has_ended(&path) {
+                let _looking = self.lock();
+                if self.has_ended(&path) && fs::remove_file(&path).is_ok() {
                     removed += 1;
                 }
             }
@@ -347,7 +343,7 @@ impl SessionFiles {
         Ok(removed)
     }
 
-    fn has_ended(&self, path: &Path, pause: Duration) -> bool {
+    fn has_ended(&self, path: &Path) -> bool {
         let file_name = path.file_name().unwrap_or_default().to_string_lossy();
         let (name, kind) = file_name.split_once('.').unwrap_or_default();
         // Nothing but our own files, should the folder be shared with others after
@@ -355,11 +351,15 @@ impl SessionFiles {
         if name.len() != 64 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return false;
         }
-        // For how long a session has been over or an unfinished file lies there.
-        // One that was made since the last sweep may not be whole yet.
+        // For how long a session has been over or an unfinished file lies there;
+        // none if that is to come.
         let age = fs::metadata(path).and_then(|file| file.modified()).ok().and_then(|at| at.elapsed().ok());
-        let is_old = age.is_some_and(|age| age > pause);
-        is_old && (kind.ends_with(".tmp") || kind == "json" && matches!(self.read(name), Ok(None)))
+        match (kind, age) {
+            ("json", Some(_)) => matches!(self.read(name), Ok(None)),
+            // No write takes a minute.
+            (_, Some(age)) => kind.ends_with(".tmp") && age > Duration::from_secs(60),
+            _ => false,
+        }
     }
 }
 
