@@ -237,13 +237,18 @@ async fn the_cache_is_used_as_msal_uses_it() {
     }
 }
 
-/// The status of the page with an access token that has so many seconds
-/// left, and how many token requests it took.
-async fn graph_with_seconds_left(platform: &Platform, app: &App, browser: &Browser, left: i64) -> (u16, usize) {
+/// The status of the page after this edit of the cache, in the same second,
+/// and how many token requests it took.
+async fn graph_in_the_second_of(
+    edit: impl Fn(&mut Value, i64),
+    platform: &Platform,
+    app: &App,
+    browser: &Browser,
+) -> (u16, usize) {
     // Until the clock has not moved on between the edit and the answer.
     loop {
         let second = now();
-        app.edit_token_cache(|cache| first(cache, "AccessToken")["expires_on"] = (second + left).to_string().into());
+        app.edit_token_cache(|cache| edit(cache, second));
         let token_requests = platform.token_forms().await.len();
         let page = browser.get(app.at("/graph")).await;
         let token_requests = platform.token_forms().await.len() - token_requests;
@@ -254,27 +259,29 @@ async fn graph_with_seconds_left(platform: &Platform, app: &App, browser: &Brows
 }
 
 #[tokio::test]
-async fn an_access_token_with_exactly_300_seconds_left_is_used() {
+async fn an_access_token_is_good_to_the_second() {
     let platform = Platform::start().await;
     let app = platform.app(&[]).await;
     let browser = app.browser();
     platform.sign_in(&app, &browser, "/graph").await;
-    assert_eq!(graph_with_seconds_left(&platform, &app, &browser, 300).await, (200, 0));
+    let set = |field: &'static str, time: i64| {
+        move |cache: &mut Value, now: i64| first(cache, "AccessToken")[field] = (now + time).to_string().into()
+    };
+    let graph = async |edit| graph_in_the_second_of(edit, &platform, &app, &browser).await;
+    // With exactly 300 seconds left it is used, and at refresh_on not yet old.
+    assert_eq!(graph(set("expires_on", 300)).await, (200, 0));
     assert!(app.log().contains("access token found in the cache, 300 s left"), "{}", app.log());
-}
+    assert_eq!(graph(set("expires_on", 1000)).await, (200, 0));
+    assert_eq!(graph(set("refresh_on", 0)).await, (200, 0));
 
-#[tokio::test]
-async fn an_access_token_in_its_last_second_is_none() {
-    let platform = Platform::start().await;
-    let app = platform.app(&[]).await;
-    let browser = app.browser();
-    platform.sign_in(&app, &browser, "/graph").await;
+    // Where none can be had it serves to the last second, which is no more.
     platform.on(Endpoint::Token, |answer| answer.say(500, "out of order"));
-    assert_eq!(graph_with_seconds_left(&platform, &app, &browser, 1).await, (200, 1));
-    assert_eq!(graph_with_seconds_left(&platform, &app, &browser, 0).await, (502, 1));
+    assert_eq!(graph(set("refresh_on", -1)).await, (200, 1));
+    assert_eq!(graph(set("expires_on", 1)).await, (200, 1));
+    assert_eq!(graph(set("expires_on", 0)).await, (502, 1));
     app.edit_token_cache(|cache| cache["RefreshToken"] = json!({}));
-    assert_eq!(graph_with_seconds_left(&platform, &app, &browser, 1).await, (200, 0));
-    assert_eq!(graph_with_seconds_left(&platform, &app, &browser, 0).await, (302, 0));
+    assert_eq!(graph(set("expires_on", 1)).await, (200, 0));
+    assert_eq!(graph(set("expires_on", 0)).await, (302, 0));
 }
 
 #[tokio::test]
