@@ -752,16 +752,19 @@ async fn a_code_that_the_platform_does_not_accept() {
 #[tokio::test]
 async fn an_app_that_the_platform_does_not_accept() {
     for (status, error, setting) in [
-        (401, "invalid_client", "CLIENT_CREDENTIAL"),
-        (400, "unauthorized_client", "CLIENT_ID and AUTHORITY"),
-        (400, "invalid_scope", "SCOPE"),
-        (400, "invalid_request", "REDIRECT_URI"),
+        (401, "invalid_client", "Look at CLIENT_CREDENTIAL ("),
+        (400, "unauthorized_client", "Look at CLIENT_ID and AUTHORITY in"),
+        (400, "invalid_scope", "Look at SCOPE in"),
+        (400, "invalid_resource", "Look at SCOPE in"),
+        (400, "invalid_request", "Look at CLIENT_ID, AUTHORITY, REDIRECT_URI and SCOPE in"),
     ] {
         refuses(502, setting, move |platform| {
             platform.on(Token, move |answer| answer.refuse(status, error, "AADSTS7000222: The secret is over."));
         })
         .await;
     }
+    // Without a reason there is none to show.
+    refuses(502, "out of order", |platform| platform.on(Token, |answer| answer.say(404, "Not Found"))).await;
     // The ids that Microsoft's support asks for are there once, also if the
     // description ends with them.
     let platform = Platform::start().await;

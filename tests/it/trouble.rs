@@ -573,6 +573,9 @@ async fn an_app_that_is_refused_at_a_refresh_is_told_so() {
     assert_says(&page, 502, "AADSTS7000222: The secret has expired.");
     assert_says(&page, 502, "CLIENT_CREDENTIAL");
     assert_eq!(app.session(), session);
+    // Without a reason there is none to show.
+    platform.on(Token, |answer| answer.say(404, "Not Found"));
+    assert_says(&browser.get(app.at("/graph")).await, 502, "out of order");
 }
 
 #[tokio::test]
