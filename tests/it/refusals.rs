@@ -353,6 +353,19 @@ async fn exp_missing() {
 #[tokio::test]
 async fn exp_past() {
     refuses_id_token("exp", |token| token.claims["exp"] = (now() - 121).into()).await;
+    // To the second, as the pages have it: what the one accepts and the others
+    // do not would be a loop.
+    let platform = Platform::start().await;
+    let app = platform.app(&[]).await;
+    loop {
+        let second = now();
+        platform.id_token(move |token| token.claims["exp"] = (second - 120).into());
+        let page = platform.sign_in(&app, &app.browser(), "/graph").await;
+        if now() == second {
+            page.assert_error_page(401);
+            break;
+        }
+    }
 }
 
 #[tokio::test]
