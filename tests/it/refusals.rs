@@ -752,6 +752,14 @@ async fn tokens_that_are_dead_on_arrival() {
         })
         .await;
     }
+    // A minute is something.
+    accepts(|platform| {
+        platform.on(Token, |answer| {
+            answer.json["expires_in"] = 60.into();
+            answer.json.as_object_mut().unwrap().remove("refresh_token");
+        });
+    })
+    .await;
 }
 
 #[tokio::test]

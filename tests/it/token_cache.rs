@@ -285,6 +285,20 @@ async fn an_access_token_is_good_to_the_second() {
 }
 
 #[tokio::test]
+async fn the_account_is_the_one_of_client_info_or_else_the_subject() {
+    let platform = Platform::start().await;
+    // {"uid":"a","utid":"b"}, and half of it.
+    for (client_info, home_account_id) in [("eyJ1aWQiOiJhIiwidXRpZCI6ImIifQ", Some("a.b")), ("eyJ1aWQiOiJhIn0", None)] {
+        platform.on(Endpoint::Token, move |answer| answer.json["client_info"] = client_info.into());
+        let app = platform.app(&[]).await;
+        platform.sign_in(&app, &app.browser(), "/graph").await;
+        let sub = app.session()["user"]["id_token_claims"]["sub"].clone();
+        let account = first(&mut app.token_cache(), "Account").clone();
+        assert_eq!(account["home_account_id"], home_account_id.map_or(sub, Value::from));
+    }
+}
+
+#[tokio::test]
 async fn all_scopes_are_needed() {
     let platform = Platform::start().await;
     let app = platform.app(&[("SCOPE", "B.Write A.Read")]).await;
