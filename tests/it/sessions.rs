@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::harness::*;
 use crate::platform::*;
+use crate::refusals::PROTECTED;
 
 /// A SECRET_KEY, so that a cookie outlives the process that made it.
 pub const KEY: (&str, &str) = ("SECRET_KEY", "obviously-invented-secret-key-of-the-tests");
@@ -435,12 +436,14 @@ async fn a_damaged_file_means_signing_in_again_and_nobody_elses_session() {
             br#"{"user": {"id_token_claims": {"name": "Ada Example"}}, "token_cache": "{}"}"#.to_vec()
         }),
         ("of other types", &|_| {
-            session_file(&json!({ "expires_on": later, "user": 5, "token_cache": [7] })).into_bytes()
+            session_file(&json!({ "expires_on": later, "user": 5, "token_cache": [7], "auth_code_flow": "" }))
+                .into_bytes()
         }),
-        ("with values of rubbish", &|whole| str::from_utf8(whole).unwrap().replace(": {\"", ": [\"").into_bytes()),
+        ("with values of rubbish", &|whole| str::from_utf8(whole).unwrap().replace(": {", ": [").into_bytes()),
     ];
     let mut damaged = Vec::new();
-    for (damage, spoil) in damages {
+    let rounds = damages.iter().flat_map(|damage| PROTECTED.map(|path| (path, damage)));
+    for (path, (damage, spoil)) in rounds {
         assert_eq!(ada.sign_in(&app, "/graph", ADA_WITH_THE_ROLE).await.status, 200);
         let mut files = app.session_files();
         files.retain(|file| *file != bens_file && !damaged.contains(file));
@@ -450,13 +453,10 @@ async fn a_damaged_file_means_signing_in_again_and_nobody_elses_session() {
         damaged.extend(files);
         let home = user_of(&ada.get(app.at("/")).await).map(str::to_owned);
         assert!(home.is_none() || home.as_deref() == Some("a user without a name"), "{damage}: {home:?}");
-        let graph = ada.get(app.at("/graph")).await;
-        assert!(
-            graph.status == 302 && graph.location().contains("/authorize?"),
-            "{damage}: {} {}",
-            graph.status,
-            graph.body
-        );
+        ada.get(app.at("/auth/redirect?state=nobodys&code=none")).await.assert_error_page(400);
+        let page = ada.get(app.at(path)).await;
+        assert_eq!(page.status, 302, "{path}, {damage}: {}", page.body);
+        assert!(page.location().contains("/authorize?"), "{path}, {damage}");
         assert_eq!(user_of(&ben.get(app.at("/")).await), Some("Ben Example"), "{damage}");
     }
 
