@@ -4,7 +4,7 @@
 //! here decides who gets in.
 
 // <ms_docref_import_modules>
-use std::io::{self, IsTerminal as _};
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,9 +22,6 @@ use actix_web::{App, HttpResponse, HttpServer, web};
 use serde_json::Value;
 use tera::{Context, Tera};
 use tracing::{error, info, warn};
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 use url::Url;
 
 use crate::session_store::SessionStore;
@@ -34,6 +31,7 @@ use crate::settings::Settings;
 #[cfg(feature = "demo-tenant")]
 mod demo_tenant;
 mod json_highlight;
+mod log;
 mod routes;
 mod session_store;
 mod settings;
@@ -67,7 +65,9 @@ const EAFNOSUPPORT: i32 = 97;
 /// Exits with 2 if the app cannot start, after one line on stderr for each
 /// reason.
 fn main() -> ExitCode {
-    match run() {
+    let ended = run();
+    log::flush();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(reasons) => {
             for reason in reasons {
@@ -83,16 +83,7 @@ fn main() -> ExitCode {
 async fn run() -> Result<(), Vec<String>> {
     let mut settings = Settings::load()?;
 
-    // One line for each step of the protocol, with the file and line that took
-    // it; of the libraries only warnings.
-    let levels =
-        Targets::new().with_default(LevelFilter::WARN).with_target(env!("CARGO_CRATE_NAME"), LevelFilter::INFO);
-    let log = tracing_subscriber::fmt::layer()
-        .with_file(true)
-        .with_line_number(true)
-        .with_target(false)
-        .with_ansi(io::stdout().is_terminal());
-    tracing_subscriber::registry().with(log).with(levels).init();
+    log::start();
 
     let listeners = listen(&settings.listen_host, settings.port).map_err(|reason| vec![reason])?;
     let port = listeners[0].local_addr().map_or(settings.port, |address| address.port());

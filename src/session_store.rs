@@ -13,9 +13,10 @@
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -24,7 +25,7 @@ use actix_web::cookie::time;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, Cmd, FromRedisValue, RedisResult};
 use sha2::{Digest as _, Sha256};
-use tokio::task::spawn_blocking;
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::settings::Settings;
@@ -93,7 +94,7 @@ impl storage::SessionStore for SessionStore {
         let name = name_of(&key);
         let lifetime = lifetime_of(&state, ttl);
         let saved = match self {
-            Self::Filesystem(files) => files.run(move |files| files.write(&name, &state, now() + lifetime)).await,
+            Self::Filesystem(files) => files.change(move |files| files.write(&name, &state, now() + lifetime)).await,
             Self::Redis(redis) => redis.save(&name, state, lifetime).await,
         };
         saved.map(|()| key).map_err(|cause| SaveError::Other(out_of_order(cause)))
@@ -110,7 +111,7 @@ impl storage::SessionStore for SessionStore {
         let name = name_of(&key);
         let lifetime = lifetime_of(&state, ttl);
         let updated = match self {
-            Self::Filesystem(files) => files.run(move |files| files.update(&name, &state, now() + lifetime)).await,
+            Self::Filesystem(files) => files.change(move |files| files.update(&name, &state, now() + lifetime)).await,
             Self::Redis(redis) => redis.update(&name, state, lifetime).await,
         };
         updated.map(|()| key).map_err(|cause| UpdateError::Other(out_of_order(cause)))
@@ -124,7 +125,7 @@ impl storage::SessionStore for SessionStore {
     async fn delete(&self, key: &SessionKey) -> anyhow::Result<()> {
         let name = name_of(key);
         let deleted = match self {
-            Self::Filesystem(files) => files.run(move |files| files.delete(&name)).await,
+            Self::Filesystem(files) => files.change(move |files| files.delete(&name)).await,
             Self::Redis(redis) => redis.delete(&name).await,
         };
         deleted.map_err(out_of_order)
@@ -189,16 +190,23 @@ fn from_json(json: &[u8], name: &str) -> Option<(SessionState, u64)> {
 }
 
 /// Session files in one folder.
+///
+/// One thread makes all changes, one after the other: nothing happens to a
+/// file between a look at it and its change, and while the disk is slow
+/// other pages are served. More threads would wait for each other, because
+/// a file system changes a folder for one at a time.
 pub struct SessionFiles {
     folder: PathBuf,
-    /// Held while a file is looked at and then replaced or removed, so that
-    /// nothing happens to it in between.
-    looking: Mutex<()>,
+    changes: Sender<Change>,
 }
+
+type Change = Box<dyn FnOnce() + Send>;
 
 impl SessionFiles {
     fn open(folder: &Path) -> io::Result<Self> {
-        let files = Self { folder: folder.to_owned(), looking: Mutex::default() };
+        let (changes, to_make) = mpsc::channel::<Change>();
+        thread::spawn(move || to_make.into_iter().for_each(|change| change()));
+        let files = Self { folder: folder.to_owned(), changes };
         // A session that has ended, of nobody: what a crash leaves of it is swept
         // up.
         let nobody = "0".repeat(64);
@@ -214,24 +222,27 @@ impl SessionFiles {
         Ok(files)
     }
 
-    /// Does something on a thread that may wait for the disk while this one
-    /// serves other requests.
-    async fn run<T: Send + 'static>(
+    /// Has the thread make a change, and waits for it.
+    async fn change<T: Send + 'static>(
         self: &Arc<Self>,
-        work: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
+        change: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
     ) -> anyhow::Result<T> {
-        let files = self.clone();
-        Ok(spawn_blocking(move || work(&files)).await??)
+        Ok(self.request(change).await??)
+    }
+
+    /// The change is made when its turn comes, whether someone waits or not.
+    fn request<T: Send + 'static>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
+    ) -> oneshot::Receiver<io::Result<T>> {
+        let (files, (report, reported)) = (self.clone(), oneshot::channel());
+        // Without the thread nobody reports.
+        let _ = self.changes.send(Box::new(move || _ = report.send(change(&files))));
+        reported
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.json"))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, ()> {
-        // It guards no data, so a panic of another holder leaves nothing half
-        // done.
-        self.looking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn load(&self, name: &str) -> io::Result<Option<SessionState>> {
@@ -240,7 +251,14 @@ impl SessionFiles {
 
     /// The session and when it ends, unless it has ended.
     fn read(&self, name: &str) -> io::Result<Option<(SessionState, u64)>> {
-        match fs::read(self.path(name)) {
+        let read = || -> io::Result<Vec<u8>> {
+            // Room for a session with tokens: to ask for the file's length would take
+            // longer. No session comes near the limit.
+            let mut json = Vec::with_capacity(16 * 1024);
+            File::open(self.path(name))?.take(10_000_000).read_to_end(&mut json)?;
+            Ok(json)
+        };
+        match read() {
             Ok(json) => Ok(from_json(&json, name).filter(|(_, expires_on)| now() < *expires_on)),
             Err(err) if err.kind() == ErrorKind::NotFound => Ok(None),
             Err(err) => Err(err),
@@ -258,7 +276,9 @@ impl SessionFiles {
             file.write_all(json.as_bytes())?;
             fs::rename(&unfinished, self.path(name))?;
             // Tells the sweep when to look at it; without that it looks each time.
-            let _ = file.set_modified(UNIX_EPOCH + Duration::from_secs(expires_on));
+            if let Some(end) = UNIX_EPOCH.checked_add(Duration::from_secs(expires_on)) {
+                let _ = file.set_modified(end);
+            }
             Ok(())
         });
         if written.is_err() {
@@ -291,7 +311,6 @@ impl SessionFiles {
     }
 
     fn update(&self, name: &str, state: &SessionState, expires_on: u64) -> io::Result<()> {
-        let _looking = self.lock();
         match self.read(name)? {
             // Signing in again makes a new session; until then the end of this one
             // stays what it is.
@@ -302,7 +321,6 @@ impl SessionFiles {
     }
 
     fn delete(&self, name: &str) -> io::Result<()> {
-        let _looking = self.lock();
         match fs::remove_file(self.path(name)) {
             Err(err) if err.kind() != ErrorKind::NotFound => Err(err),
             _ => Ok(()),
@@ -326,15 +344,14 @@ impl SessionFiles {
 
     /// Returns how many files were removed: expired sessions, rubbish, and what
     /// a crash left unfinished.
-    fn sweep(&self) -> io::Result<usize> {
+    fn sweep(self: &Arc<Self>) -> io::Result<usize> {
         let mut removed = 0;
         for (seen, entry) in fs::read_dir(&self.folder)?.enumerate() {
             let path = entry?.path();
             if self.has_ended(&path) {
-                let _looking = self.lock();
-                if self.has_ended(&path) && fs::remove_file(&path).is_ok() {
-                    removed += 1;
-                }
+                // Looked at again, because in between it may have been replaced.
+                let remove = self.request(move |files| Ok(files.has_ended(&path) && fs::remove_file(&path).is_ok()));
+                removed += usize::from(matches!(remove.blocking_recv(), Ok(Ok(true))));
             }
             if seen % 64 == 63 {
                 thread::sleep(Duration::from_millis(1));

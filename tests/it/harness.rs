@@ -3,9 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{self, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, RequestBuilder, redirect::Policy};
@@ -24,6 +28,9 @@ pub const DECLINE: &str = "decline";
 /// happen.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How the paths of requests begin that are made to see the end of a log.
+const UNTIL_HERE: &str = "/the-log-until-here-";
+
 /// A running app, in a folder of its own. When it goes out of scope the
 /// process ends, and its log is searched for secrets.
 pub struct App {
@@ -33,6 +40,7 @@ pub struct App {
     /// What the app calls itself, such as `http://localhost:41234`.
     pub url: String,
     secrets: Secrets,
+    has_ended: bool,
 }
 
 /// What must never be in the log. Browsers and identity platforms of a test
@@ -89,13 +97,17 @@ impl App {
 
     /// Starts the app in a folder that another one may have used before.
     pub async fn start_in(folder: Arc<TempDir>, settings: &[(&str, &str)]) -> Self {
-        let log_path = folder.path().join("log");
-        let log = fs::OpenOptions::new().create(true).append(true).open(&log_path).unwrap();
-        let before = fs::read_to_string(&log_path).unwrap().len();
+        let log = fs::OpenOptions::new().create(true).append(true).open(folder.path().join("log")).unwrap();
+        let before = written_log(folder.path()).len();
         let mut command = command(folder.path(), &[("PORT", "0")]);
         command.envs(settings.iter().copied()).stdout(log.try_clone().unwrap()).stderr(log);
-        let mut app =
-            Self { process: command.spawn().unwrap(), folder, url: String::new(), secrets: Secrets::default() };
+        let mut app = Self {
+            process: command.spawn().unwrap(),
+            folder,
+            url: String::new(),
+            secrets: Secrets::default(),
+            has_ended: false,
+        };
         for (key, value) in settings {
             if ["CLIENT_CREDENTIAL", "SECRET_KEY"].contains(key) {
                 app.secrets.add(*value);
@@ -116,9 +128,24 @@ impl App {
         }
     }
 
-    /// Everything that the app has written to stdout and stderr.
+    /// Everything that the app has written to stdout and stderr so far. Lines
+    /// wait a moment before they are written: once that of a request made here
+    /// is there, so is all that came before.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("log")).unwrap()
+        static REQUESTS: AtomicUsize = AtomicUsize::new(0);
+        let address = self.url.trim_start_matches("http://");
+        let stream = if self.has_ended { None } else { TcpStream::connect(address).ok() };
+        if let Some(mut stream) = stream {
+            let path = format!("{UNTIL_HERE}{}", REQUESTS.fetch_add(1, Ordering::Relaxed));
+            let _ = write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+            let _ = io::copy(&mut stream, &mut io::sink());
+            let (log, started) = (self.folder.path().join("log"), Instant::now());
+            let is_there = || fs::read_to_string(&log).unwrap().contains(&format!("{path:?}"));
+            while !is_there() && started.elapsed() < PATIENCE {
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+        written_log(self.folder.path())
     }
 
     /// The address of a path of the app.
@@ -145,6 +172,7 @@ impl App {
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+        self.has_ended = true;
     }
 
     /// The paths of all session files.
@@ -181,6 +209,13 @@ impl App {
     }
 }
 
+/// The log in this folder, without the lines of requests that were made to
+/// see its end.
+fn written_log(folder: &Path) -> String {
+    let log = fs::read_to_string(folder.join("log")).unwrap();
+    log.split_inclusive('\n').filter(|line| !line.contains(UNTIL_HERE)).collect()
+}
+
 /// Adds every value of a session that must not be in the log.
 fn add_session_secrets(value: &Value, name: &str, secrets: &Secrets) {
     match value {
@@ -213,10 +248,12 @@ pub fn session_file(session: &Value) -> String {
 
 impl Drop for App {
     fn drop(&mut self) {
+        self.has_ended |= !matches!(self.process.try_wait(), Ok(None));
+        let log = self.log();
         let _ = self.process.kill();
         let _ = self.process.wait();
-        if std::thread::panicking() {
-            eprintln!("--- the app's log ---\n{}", self.log());
+        if thread::panicking() {
+            eprintln!("--- the app's log ---\n{log}");
             return;
         }
         for file in self.session_files() {
@@ -224,7 +261,6 @@ impl Drop for App {
                 add_session_secrets(&session, "", &self.secrets);
             }
         }
-        let log = self.log();
         for secret in self.secrets.0.lock().unwrap().iter() {
             assert!(!log.contains(secret.as_str()), "the log holds the secret {secret:?}:\n{log}");
         }

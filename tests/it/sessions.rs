@@ -61,6 +61,8 @@ pub fn refused_start(folder: &Path, settings: &[(&str, &str)]) -> (String, Strin
     let Output { status, stdout, stderr } = process.wait_with_output().unwrap();
     let (error, log) = (String::from_utf8(stderr).unwrap(), String::from_utf8(stdout).unwrap());
     assert_eq!((status.code(), error.lines().count()), (Some(2), 1), "{error}{log}");
+    // The log of what worked is whole.
+    assert!(log.contains("OpenID metadata loaded"), "{log}");
     (error, log)
 }
 
@@ -425,7 +427,7 @@ async fn a_damaged_file_means_signing_in_again_and_nobody_elses_session() {
     let ada = app.browser();
     let later = now() + 1000;
     type Damage<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
-    let damages: [(&str, Damage); 9] = [
+    let damages: [(&str, Damage); 10] = [
         ("cut in the middle", &|whole| whole[..whole.len() / 2].to_vec()),
         ("without its last byte", &|whole| whole[..whole.len() - 1].to_vec()),
         ("empty", &|_| Vec::new()),
@@ -438,6 +440,10 @@ async fn a_damaged_file_means_signing_in_again_and_nobody_elses_session() {
         ("of other types", &|_| {
             session_file(&json!({ "expires_on": later, "user": 5, "token_cache": [7], "auth_code_flow": "" }))
                 .into_bytes()
+        }),
+        ("longer than any session", &|whole| {
+            let padding = format!("{{\n  \"padding\": \"{}\",\n", "x".repeat(10_000_000));
+            str::from_utf8(whole).unwrap().replacen("{\n", &padding, 1).into_bytes()
         }),
         ("with values of rubbish", &|whole| str::from_utf8(whole).unwrap().replace(": {", ": [").into_bytes()),
     ];
@@ -474,6 +480,21 @@ async fn a_damaged_file_means_signing_in_again_and_nobody_elses_session() {
     fs::remove_dir(&file).unwrap();
     fs::rename(&aside, &file).unwrap();
     assert_eq!(user_of(&ada.get(app.at("/")).await), Some("Ada Example"));
+}
+
+#[tokio::test]
+async fn a_session_that_ends_later_than_clocks_go_stops_nobody() {
+    let app = App::start(&[]).await;
+    let ada = app.browser();
+    ada.sign_in(&app, "/graph", ADA_WITH_THE_ROLE).await;
+    // A session that is written again and keeps its end.
+    app.edit_session(|session| {
+        session["expires_on"] = u64::MAX.into();
+        session["user"]["id_token_claims"]["exp"] = 1.into();
+    });
+    assert_eq!(ada.get(app.at("/graph")).await.status, 302);
+    assert_eq!(app.session()["expires_on"], u64::MAX);
+    assert_eq!(ada.sign_in(&app, "/graph", ADA_WITH_THE_ROLE).await.status, 200);
 }
 
 fn is_of(file: &Path, name: &str) -> bool {
