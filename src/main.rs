@@ -65,9 +65,7 @@ const EAFNOSUPPORT: i32 = 97;
 /// Exits with 2 if the app cannot start, after one line on stderr for each
 /// reason.
 fn main() -> ExitCode {
-    let ended = run();
-    log::flush();
-    match ended {
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(reasons) => {
             for reason in reasons {
@@ -83,8 +81,8 @@ fn main() -> ExitCode {
 async fn run() -> Result<(), Vec<String>> {
     let mut settings = Settings::load()?;
 
-    log::start();
-
+    // To the end of this function, or the last lines would be lost.
+    let _log = log::start();
     let listeners = listen(&settings.listen_host, settings.port).map_err(|reason| vec![reason])?;
     let port = listeners[0].local_addr().map_or(settings.port, |address| address.port());
     // In a URL an IPv6 address stands in brackets.

@@ -14,6 +14,7 @@
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
@@ -193,8 +194,8 @@ fn from_json(json: &[u8], name: &str) -> Option<(SessionState, u64)> {
 ///
 /// One thread makes all changes, one after the other: nothing happens to a
 /// file between a look at it and its change, and while the disk is slow
-/// other pages are served. More threads would wait for each other, because
-/// a file system changes a folder for one at a time.
+/// other pages are served. More threads would only wait for each other where
+/// the system, as Linux does, lets one at a time change a folder.
 pub struct SessionFiles {
     folder: PathBuf,
     changes: Sender<Change>,
@@ -205,7 +206,13 @@ type Change = Box<dyn FnOnce() + Send>;
 impl SessionFiles {
     fn open(folder: &Path) -> io::Result<Self> {
         let (changes, to_make) = mpsc::channel::<Change>();
-        thread::spawn(move || to_make.into_iter().for_each(|change| change()));
+        thread::Builder::new().spawn(move || {
+            for change in to_make {
+                // Should one panic, whoever waits for it learns of it, and the others are
+                // made.
+                let _ = catch_unwind(AssertUnwindSafe(change));
+            }
+        })?;
         let files = Self { folder: folder.to_owned(), changes };
         // A session that has ended, of nobody: what a crash leaves of it is swept
         // up.
@@ -233,10 +240,9 @@ impl SessionFiles {
     /// The change is made when its turn comes, whether someone waits or not.
     fn request<T: Send + 'static>(
         self: &Arc<Self>,
-        change: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
-    ) -> oneshot::Receiver<io::Result<T>> {
+        change: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> oneshot::Receiver<T> {
         let (files, (report, reported)) = (self.clone(), oneshot::channel());
-        // Without the thread nobody reports.
         let _ = self.changes.send(Box::new(move || _ = report.send(change(&files))));
         reported
     }
@@ -252,8 +258,8 @@ impl SessionFiles {
     /// The session and when it ends, unless it has ended.
     fn read(&self, name: &str) -> io::Result<Option<(SessionState, u64)>> {
         let read = || -> io::Result<Vec<u8>> {
-            // Room for a session with tokens: to ask for the file's length would take
-            // longer. No session comes near the limit.
+            // With a limit, which no session comes near, nobody asks for the file's
+            // length: that takes longer than to make room for a session with tokens.
             let mut json = Vec::with_capacity(16 * 1024);
             File::open(self.path(name))?.take(10_000_000).read_to_end(&mut json)?;
             Ok(json)
@@ -328,7 +334,7 @@ impl SessionFiles {
     }
 
     /// Removes what has ended, at start and from then on, on a thread of its
-    /// own: requests do not wait for it.
+    /// own: a request waits for one removal at most.
     fn sweep_every(self: Arc<Self>, pause: Duration) {
         thread::spawn(move || {
             loop {
@@ -350,8 +356,8 @@ impl SessionFiles {
             let path = entry?.path();
             if self.has_ended(&path) {
                 // Looked at again, because in between it may have been replaced.
-                let remove = self.request(move |files| Ok(files.has_ended(&path) && fs::remove_file(&path).is_ok()));
-                removed += usize::from(matches!(remove.blocking_recv(), Ok(Ok(true))));
+                let remove = self.request(move |files| files.has_ended(&path) && fs::remove_file(&path).is_ok());
+                removed += usize::from(remove.blocking_recv() == Ok(true));
             }
             if seen % 64 == 63 {
                 thread::sleep(Duration::from_millis(1));

@@ -137,6 +137,7 @@ impl App {
         let stream = if self.has_ended { None } else { TcpStream::connect(address).ok() };
         if let Some(mut stream) = stream {
             let path = format!("{UNTIL_HERE}{}", REQUESTS.fetch_add(1, Ordering::Relaxed));
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
             let _ = write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
             let _ = io::copy(&mut stream, &mut io::sink());
             let (log, started) = (self.folder.path().join("log"), Instant::now());
@@ -144,6 +145,7 @@ impl App {
             while !is_there() && started.elapsed() < PATIENCE {
                 thread::sleep(Duration::from_millis(2));
             }
+            assert!(is_there() || thread::panicking(), "the end of the log does not come");
         }
         written_log(self.folder.path())
     }

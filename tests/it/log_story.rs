@@ -3,6 +3,11 @@
 //! steps.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::harness::*;
 
@@ -166,4 +171,35 @@ async fn the_log_says_where_to_go_and_what_the_demo_tenant_is() {
         "open http://localhost:… in a browser, Ctrl+C stops the app",
     ];
     assert_story(&log, &story.map(|message| ("src/main.rs", message)));
+}
+
+#[test]
+fn an_app_whose_log_nobody_reads_ends_all_the_same() {
+    let folder = folder();
+    let mut command = command(folder.path(), &[("PORT", "0")]);
+    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut log = BufReader::new(process.stdout.take().unwrap()).lines();
+    let address = log.find_map(|line| Some(line.unwrap().split_once("open http://")?.1.to_owned())).unwrap();
+    let address = address.split_whitespace().next().unwrap();
+    // From here on its log is not read, until a page waits for that.
+    let answers = || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let path = "x".repeat(2000);
+        write!(stream, "GET /{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+        stream.read_to_end(&mut Vec::new()).is_ok()
+    };
+    let pages = (0..1000).take_while(|_| answers()).count();
+    assert!((10..1000).contains(&pages), "{pages} pages");
+    assert!(Command::new("kill").args(["-INT", &process.id().to_string()]).status().unwrap().success());
+    let started = Instant::now();
+    let ended = loop {
+        let ended = process.try_wait().unwrap();
+        if ended.is_some() || started.elapsed() > PATIENCE {
+            break ended;
+        }
+        thread::sleep(Duration::from_millis(10));
+    };
+    let _ = process.kill();
+    assert_eq!(ended.and_then(|status| status.code()), Some(0));
 }

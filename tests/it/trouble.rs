@@ -114,6 +114,8 @@ async fn a_refresh_ends_with(status: u16, address: &str) {
     let mut before = platform.app(&key).await;
     let browser = signed_in(&platform, &before).await;
     leave(&before, 0);
+    // Its log, to the end, before the process is gone.
+    before.log();
     before.kill();
     let session = before.session();
     let address = address.to_owned();
