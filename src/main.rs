@@ -83,6 +83,7 @@ async fn run() -> Result<(), Vec<String>> {
 
     // To the end of this function, or the last lines would be lost.
     let _log = log::start();
+
     let listeners = listen(&settings.listen_host, settings.port).map_err(|reason| vec![reason])?;
     let port = listeners[0].local_addr().map_or(settings.port, |address| address.port());
     // In a URL an IPv6 address stands in brackets.
