@@ -95,7 +95,7 @@ impl storage::SessionStore for SessionStore {
         let name = name_of(&key);
         let lifetime = lifetime_of(&state, ttl);
         let saved = match self {
-            Self::Filesystem(files) => files.change(move |files| files.write(&name, &state, now() + lifetime)).await,
+            Self::Filesystem(files) => files.change(move |files| files.create(&name, &state, now() + lifetime)).await,
             Self::Redis(redis) => redis.save(&name, state, lifetime).await,
         };
         saved.map(|()| key).map_err(|cause| SaveError::Other(out_of_order(cause)))
@@ -217,7 +217,7 @@ impl SessionFiles {
         // A session that has ended, of nobody: what a crash leaves of it is swept
         // up.
         let nobody = "0".repeat(64);
-        files.write(&nobody, &SessionState::new(), 0)?;
+        files.replace(&nobody, &SessionState::new(), 0)?;
         files.delete(&nobody)?;
         #[cfg(unix)]
         {
@@ -271,32 +271,49 @@ impl SessionFiles {
         }
     }
 
+    /// Writes a new session where it belongs: nobody knows its id before it is
+    /// whole, and what a crash leaves of it is no session, and swept up.
+    fn create(&self, name: &str, state: &SessionState, expires_on: u64) -> io::Result<()> {
+        let path = self.path(name);
+        self.write(&path, &path, state, expires_on)
+    }
+
     /// Writes beside the file and then renames, so that a reader, or a crash,
-    /// finds the old session or the new one, whole. It does not wait for the
-    /// disk: after a power failure the newest may be no session, and their
-    /// users sign in again.
-    fn write(&self, name: &str, state: &SessionState, expires_on: u64) -> io::Result<()> {
-        let json = to_json(state, Some(expires_on));
+    /// finds the old session or the new one, whole.
+    fn replace(&self, name: &str, state: &SessionState, expires_on: u64) -> io::Result<()> {
         let unfinished = self.folder.join(format!("{name}.{:016x}.tmp", rand::random::<u64>()));
-        let written = self.create(&unfinished).and_then(|mut file| {
-            file.write_all(json.as_bytes())?;
-            fs::rename(&unfinished, self.path(name))?;
-            // Tells the sweep when to look at it; without that it looks each time.
-            if let Some(end) = UNIX_EPOCH.checked_add(Duration::from_secs(expires_on)) {
+        self.write(&unfinished, &self.path(name), state, expires_on)
+    }
+
+    /// Does not wait for the disk: after a power failure the newest may be no
+    /// session, and their users sign in again.
+    fn write(&self, unfinished: &Path, path: &Path, state: &SessionState, expires_on: u64) -> io::Result<()> {
+        let mut file = self.open_new(unfinished)?;
+        let mut write = || {
+            file.write_all(to_json(state, Some(expires_on)).as_bytes())?;
+            if unfinished != path {
+                fs::rename(unfinished, path)?;
+            }
+            // Tells the sweep when to look at it; without that it looks each time, which
+            // costs less for a session that ends soon.
+            if is_signed_in(state)
+                && let Some(end) = UNIX_EPOCH.checked_add(Duration::from_secs(expires_on))
+            {
                 let _ = file.set_modified(end);
             }
             Ok(())
-        });
+        };
+        let written = write();
         if written.is_err() {
             // What cannot be removed now, the sweep removes.
-            let _ = fs::remove_file(&unfinished);
+            let _ = fs::remove_file(unfinished);
         }
         written
     }
 
     /// A new file that only this user can read, in a folder that only this user
     /// can enter.
-    fn create(&self, path: &Path) -> io::Result<File> {
+    fn open_new(&self, path: &Path) -> io::Result<File> {
         let mut file = OpenOptions::new();
         let mut folder = DirBuilder::new();
         file.write(true).create_new(true);
@@ -320,8 +337,8 @@ impl SessionFiles {
         match self.read(name)? {
             // Signing in again makes a new session; until then the end of this one
             // stays what it is.
-            Some((_, end)) if is_signed_in(state) => self.write(name, state, end),
-            Some(_) => self.write(name, state, expires_on),
+            Some((_, end)) if is_signed_in(state) => self.replace(name, state, end),
+            Some(_) => self.replace(name, state, expires_on),
             None => Ok(()),
         }
     }
@@ -353,9 +370,11 @@ impl SessionFiles {
     fn sweep(self: &Arc<Self>) -> io::Result<usize> {
         let mut removed = 0;
         for (seen, entry) in fs::read_dir(&self.folder)?.enumerate() {
-            let path = entry?.path();
-            if self.has_ended(&path) {
-                // Looked at again, because in between it may have been replaced.
+            let entry = entry?;
+            let is_due = entry.metadata().and_then(|file| file.modified()).is_ok_and(|at| at.elapsed().is_ok());
+            if is_due {
+                let path = entry.path();
+                // Between two changes, when none is half written.
                 let remove = self.request(move |files| files.has_ended(&path) && fs::remove_file(&path).is_ok());
                 removed += usize::from(remove.blocking_recv() == Ok(true));
             }
@@ -374,8 +393,8 @@ impl SessionFiles {
         if name.len() != 64 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return false;
         }
-        // For how long a session has been over or an unfinished file lies there;
-        // none if that is to come.
+        // For how long a session has been over or a file lies there; none if the
+        // end is to come.
         let age = fs::metadata(path).and_then(|file| file.modified()).ok().and_then(|at| at.elapsed().ok());
         match (kind, age) {
             ("json", Some(_)) => matches!(self.read(name), Ok(None)),
