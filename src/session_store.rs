@@ -13,7 +13,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, BufReader, ErrorKind, Read as _, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -258,10 +258,12 @@ impl SessionFiles {
     /// The session and when it ends, unless it has ended.
     fn read(&self, name: &str) -> io::Result<Option<(SessionState, u64)>> {
         let read = || -> io::Result<Vec<u8>> {
+            // Room for a session with tokens: it is read at once, not in pieces of 8 KiB.
             // With a limit, which no session comes near, nobody asks for the file's
-            // length: that takes longer than to make room for a session with tokens.
+            // length first.
             let mut json = Vec::with_capacity(16 * 1024);
-            File::open(self.path(name))?.take(10_000_000).read_to_end(&mut json)?;
+            let file = BufReader::with_capacity(json.capacity(), File::open(self.path(name))?);
+            file.take(10_000_000).read_to_end(&mut json)?;
             Ok(json)
         };
         match read() {

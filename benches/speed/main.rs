@@ -158,10 +158,6 @@ async fn measure() {
     // minutes after many were removed.
     let (measured, at_best) = in_turns((&app, "/graph", ""), (&limit, "/page?0", "")).await;
     row("GET /graph, signed out", &measured, &at_best, "0.25");
-    let fresh_folder = folder();
-    let fresh = start(fresh_folder.path(), &origin, &[]);
-    let (measured, at_best) = in_turns((&fresh, "/graph", ""), (&limit, "/session", "")).await;
-    row("the same, to a bare handler that writes a session file", &measured, &at_best, "reported");
     println!("\n{} s in all, {} connections", started.elapsed().as_secs(), load::CONNECTIONS);
 }
 

@@ -25,9 +25,6 @@ pub const CLIENT_ID: &str = "f3b1d895-2a6c-4e70-8d14-97c5e0a2b638";
 const ACCESS_TOKEN_LENGTH: usize = 1800;
 const REFRESH_TOKEN_LENGTH: usize = 1300;
 
-/// And so is what a session holds of a sign-in that has just begun.
-const AUTH_CODE_FLOW_LENGTH: usize = 490;
-
 /// Serves on any free port, which it prints.
 async fn serve(workers: usize, configure: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static) {
     let server = HttpServer::new(move || App::new().configure(configure.clone())).workers(workers);
@@ -150,7 +147,6 @@ pub async fn limit(platform: String, folder: PathBuf) {
         app.app_data(limit.clone())
             .route("/page", web::get().to(page))
             .route("/graph", web::get().to(graph))
-            .route("/session", web::get().to(session))
             .route("/sign-in", web::get().to(sign_in));
     })
     .await;
@@ -182,18 +178,6 @@ async fn sign_in(limit: Data<Limit>) -> HttpResponse {
     let mut signature_only = Validation::new(Algorithm::RS256);
     signature_only.validate_aud = false;
     jsonwebtoken::decode::<Value>(answer["id_token"].as_str().unwrap(), &limit.key, &signature_only).unwrap();
-    write_session(&limit, &body);
+    fs::write(limit.folder.join(format!("{:032x}", rand::random::<u128>())), &body).unwrap();
     HttpResponse::Ok().body("signed in")
-}
-
-/// What no new session can do without, if it is to be whole or not there.
-async fn session(limit: Data<Limit>) -> HttpResponse {
-    write_session(&limit, &[b'.'; AUTH_CODE_FLOW_LENGTH]);
-    HttpResponse::Found().finish()
-}
-
-fn write_session(limit: &Limit, session: &[u8]) {
-    let path = limit.folder.join(format!("{:032x}", rand::random::<u128>()));
-    fs::write(&path, session).unwrap();
-    fs::rename(&path, path.with_extension("json")).unwrap();
 }
