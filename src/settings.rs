@@ -41,6 +41,7 @@ const SECRETS: [&str; 3] = ["CLIENT_CREDENTIAL", "SECRET_KEY", "SESSION_REDIS"];
 
 /// The checked settings, in the names of `default_settings.toml`, which
 /// says what each is for.
+#[derive(Clone)]
 pub struct Settings {
     /// The application (client) ID, or empty for the demo tenant.
     pub client_id: String,
