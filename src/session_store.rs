@@ -72,8 +72,7 @@ impl SessionStore {
             format!("SESSION_FILE_DIR = {folder:?}: {err}; accepted is a folder that the app may write to")
         })?;
         let files = Arc::new(files);
-        let pause = settings.permanent_session_lifetime.min(60);
-        files.clone().sweep_every(Duration::from_secs(pause.into()));
+        files.clone().sweep_while_running(settings.permanent_session_lifetime.into());
         Ok(Self::Filesystem(files))
     }
 }
@@ -296,8 +295,8 @@ impl SessionFiles {
             if unfinished != path {
                 fs::rename(unfinished, path)?;
             }
-            // Tells the sweep when to look at it; without that it looks each time, which
-            // costs less for a session that ends soon.
+            // Tells the sweep when to look at it. For a session that nobody has signed in
+            // to, the time of writing does.
             if is_signed_in(state)
                 && let Some(end) = UNIX_EPOCH.checked_add(Duration::from_secs(expires_on))
             {
@@ -354,30 +353,36 @@ impl SessionFiles {
 
     /// Removes what has ended, at start and from then on, on a thread of its
     /// own: a request waits for one removal at most.
-    fn sweep_every(self: Arc<Self>, pause: Duration) {
+    fn sweep_while_running(self: Arc<Self>, lifetime: u64) {
+        let pause = Duration::from_secs(lifetime.min(60));
         thread::spawn(move || {
+            // What a crash left half written goes at start. Later, what is half written
+            // is being written: too young to be looked at, as are the sessions that
+            // nobody has signed in to until they end. Any other stays so much longer,
+            // though it counts as none.
+            let mut age = Duration::ZERO;
             loop {
-                match self.sweep() {
+                match self.sweep(age) {
                     Ok(0) => {}
                     Ok(removed) => info!("removed {removed} expired sessions"),
                     Err(err) => warn!("expired sessions cannot be removed: {:?}", err.to_string()),
                 }
+                age = Duration::from_secs(lifetime.min(SIGNED_OUT_LIFETIME));
                 thread::sleep(pause);
             }
         });
     }
 
-    /// Returns how many files were removed: expired sessions, rubbish, and what
-    /// a crash left unfinished.
-    fn sweep(self: &Arc<Self>) -> io::Result<usize> {
+    /// Looks at the sessions whose file's time is at least `age` ago, and returns
+    /// how many files were removed: expired sessions, rubbish, and what a crash
+    /// left unfinished.
+    fn sweep(self: &Arc<Self>, age: Duration) -> io::Result<usize> {
         let mut removed = 0;
         for (seen, entry) in fs::read_dir(&self.folder)?.enumerate() {
-            let entry = entry?;
-            let is_due = entry.metadata().and_then(|file| file.modified()).is_ok_and(|at| at.elapsed().is_ok());
-            if is_due {
-                let path = entry.path();
-                // Between two changes, when none is half written.
-                let remove = self.request(move |files| files.has_ended(&path) && fs::remove_file(&path).is_ok());
+            let path = entry?.path();
+            if self.has_ended(&path, age) {
+                // Looked at again, because in between it may have been replaced.
+                let remove = self.request(move |files| files.has_ended(&path, age) && fs::remove_file(&path).is_ok());
                 removed += usize::from(remove.blocking_recv() == Ok(true));
             }
             if seen % 64 == 63 {
@@ -387,7 +392,7 @@ impl SessionFiles {
         Ok(removed)
     }
 
-    fn has_ended(&self, path: &Path) -> bool {
+    fn has_ended(&self, path: &Path, age: Duration) -> bool {
         let file_name = path.file_name().unwrap_or_default().to_string_lossy();
         let (name, kind) = file_name.split_once('.').unwrap_or_default();
         // Nothing but our own files, should the folder be shared with others after
@@ -395,13 +400,12 @@ impl SessionFiles {
         if name.len() != 64 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return false;
         }
-        // For how long a session has been over or a file lies there; none if the
-        // end is to come.
-        let age = fs::metadata(path).and_then(|file| file.modified()).ok().and_then(|at| at.elapsed().ok());
-        match (kind, age) {
-            ("json", Some(_)) => matches!(self.read(name), Ok(None)),
+        // None if the file's time is to come.
+        let since = fs::metadata(path).and_then(|file| file.modified()).ok().and_then(|at| at.elapsed().ok());
+        match (kind, since) {
+            ("json", Some(since)) if since >= age => matches!(self.read(name), Ok(None)),
             // No write takes a minute.
-            (_, Some(age)) => kind.ends_with(".tmp") && age > Duration::from_secs(60),
+            (_, Some(since)) => kind.ends_with(".tmp") && since > Duration::from_secs(60),
             _ => false,
         }
     }

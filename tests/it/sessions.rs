@@ -1,6 +1,7 @@
 //! Sessions on files: what they look like, when they end, and that they
 //! hold under faults.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -253,6 +254,8 @@ async fn try_sign_in(platform: &Platform, browser: &Browser, url: &mut watch::Re
 async fn kill_9_during_500_sign_ins_loses_no_session() {
     const SIGN_INS: usize = 500;
     let platform = Arc::new(Platform::start().await);
+    // Each visit to /graph refreshes, and so replaces its session.
+    platform.on(Endpoint::Token, |answer| answer.json["expires_in"] = 1.into());
     let folder = Arc::new(folder());
     let mut app = platform.app_in(folder.clone(), &[KEY]).await;
     let (new_url, url) = watch::channel(app.url.clone());
@@ -275,11 +278,16 @@ async fn kill_9_during_500_sign_ins_loses_no_session() {
                 }
                 answered.fetch_add(1, Ordering::Relaxed);
                 done.push(browser);
+                for browser in done.iter().rev().take(3) {
+                    let base = url.borrow().clone();
+                    let _ = browser.try_send(browser.client.get(format!("{base}/graph"))).await;
+                }
             }
             done
         });
     }
     let (mut kills, mut unfinished, mut torn) = (0, 0, 0);
+    let mut whole = HashSet::new();
     let mut browsers = Vec::new();
     while !drivers.is_empty() {
         // After some sign-ins more, and at whatever it is doing then.
@@ -293,7 +301,10 @@ async fn kill_9_during_500_sign_ins_loses_no_session() {
             let session: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap_or_default();
             if file.extension().unwrap() == "tmp" {
                 unfinished += 1;
-            } else if !session["expires_on"].is_u64() {
+            } else if session["expires_on"].is_u64() {
+                whole.insert(file);
+            } else {
+                assert!(!whole.contains(&file), "a browser's session is torn: {session}");
                 not_whole.push(file);
             }
         }
@@ -554,6 +565,27 @@ async fn what_has_ended_and_what_a_crash_left_is_swept_up_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn what_is_being_written_is_not_swept_up() {
+    let folder = Arc::new(folder());
+    let sessions = folder.path().join("sessions");
+    fs::create_dir(&sessions).unwrap();
+    let path = |letter: &str| sessions.join(format!("{}.json", letter.repeat(64)));
+    write_aged(&path("a"), "rubb", 1000);
+    let _app = App::start_in(folder.clone(), &[("PERMANENT_SESSION_LIFETIME", "3")]).await;
+    until("the sweep at start", || !path("a").exists()).await;
+    fs::write(path("a"), "").unwrap();
+    write_aged(&path("b"), "rubb", 1000);
+    until("another sweep", || {
+        // Just now, again and again; it fails if the file is gone.
+        fs::File::options().write(true).open(path("a")).unwrap().set_modified(SystemTime::now()).unwrap();
+        !path("b").exists()
+    })
+    .await;
+    // Whoever was writing it is gone.
+    until("one more sweep", || !path("a").exists()).await;
+}
+
+#[tokio::test]
 async fn a_session_ends_with_its_lifetime_however_busy_it_is() {
     let platform = Platform::start().await;
     platform.on(Endpoint::Token, |answer| answer.json["expires_in"] = 1.into());
@@ -666,6 +698,8 @@ async fn ten_thousand_visits_without_a_cookie_leave_nothing_behind() {
         .filter_map(|line| line.split_once("removed ")?.1.split_once(" expired sessions")?.0.parse::<usize>().ok())
         .sum();
     assert_eq!(removed, VISITS);
+    // None was taken for rubbish while it was being written.
+    assert!(!app.log().contains("cannot be read"));
 }
 
 /// Memory of a process, in KiB.
