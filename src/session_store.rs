@@ -357,9 +357,9 @@ impl SessionFiles {
         let pause = Duration::from_secs(lifetime.min(60));
         thread::spawn(move || {
             // What a crash left half written goes at start. Later, what is half written
-            // is being written: too young to be looked at, as are the sessions that
-            // nobody has signed in to until they end. Any other stays so much longer,
-            // though it counts as none.
+            // is being written: it is too young to be looked at, and so is a session
+            // that nobody has signed in to, until it ends. Others stay so much longer,
+            // but count as none.
             let mut age = Duration::ZERO;
             loop {
                 match self.sweep(age) {
