@@ -243,8 +243,9 @@ async fn run() -> Result<(), Vec<String>> {
                 BrowserSession::default().state_ttl(actix_web::cookie::time::Duration::seconds(lifetime.into())),
             )
             .build();
-        // Each worker has its own: if workers counted their references to these in
-        // the same place, a page would take several percent longer.
+        // Each worker has its own copies: if workers counted their references in the
+        // same place, a page would take several percent longer. The client's copies
+        // share its connections.
         App::new()
             .app_data(web::Data::new(settings.clone()))
             .app_data(web::Data::new(http.clone()))

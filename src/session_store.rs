@@ -355,34 +355,34 @@ impl SessionFiles {
     /// own: a request waits for one removal at most.
     fn sweep_while_running(self: Arc<Self>, lifetime: u64) {
         let pause = Duration::from_secs(lifetime.min(60));
+        // At start, what a crash left half written goes as well.
+        let mut until = SystemTime::now();
         thread::spawn(move || {
-            // What a crash left half written goes at start. Later, what is half written
-            // is being written: it is too young to be looked at, and so is a session
-            // that nobody has signed in to, until it ends. Others stay so much longer,
-            // but count as none.
-            let mut age = Duration::ZERO;
             loop {
-                match self.sweep(age) {
+                match self.sweep(until) {
                     Ok(0) => {}
                     Ok(removed) => info!("removed {removed} expired sessions"),
                     Err(err) => warn!("expired sessions cannot be removed: {:?}", err.to_string()),
                 }
-                age = Duration::from_secs(lifetime.min(SIGNED_OUT_LIFETIME));
                 thread::sleep(pause);
+                // What is newer may be half written, being written at the moment, and a
+                // session that nobody has signed in to has not ended. Others stay so much
+                // longer, but count as none.
+                until = SystemTime::now() - Duration::from_secs(lifetime.min(SIGNED_OUT_LIFETIME));
             }
         });
     }
 
-    /// Looks at the sessions whose file's time is at least `age` ago, and returns
+    /// Looks at the sessions whose file's time is not after `until`, and returns
     /// how many files were removed: expired sessions, rubbish, and what a crash
     /// left unfinished.
-    fn sweep(self: &Arc<Self>, age: Duration) -> io::Result<usize> {
+    fn sweep(self: &Arc<Self>, until: SystemTime) -> io::Result<usize> {
         let mut removed = 0;
         for (seen, entry) in fs::read_dir(&self.folder)?.enumerate() {
             let path = entry?.path();
-            if self.has_ended(&path, age) {
+            if self.has_ended(&path, until) {
                 // Looked at again, because in between it may have been replaced.
-                let remove = self.request(move |files| files.has_ended(&path, age) && fs::remove_file(&path).is_ok());
+                let remove = self.request(move |files| files.has_ended(&path, until) && fs::remove_file(&path).is_ok());
                 removed += usize::from(remove.blocking_recv() == Ok(true));
             }
             if seen % 64 == 63 {
@@ -392,7 +392,7 @@ impl SessionFiles {
         Ok(removed)
     }
 
-    fn has_ended(&self, path: &Path, age: Duration) -> bool {
+    fn has_ended(&self, path: &Path, until: SystemTime) -> bool {
         let file_name = path.file_name().unwrap_or_default().to_string_lossy();
         let (name, kind) = file_name.split_once('.').unwrap_or_default();
         // Nothing but our own files, should the folder be shared with others after
@@ -400,13 +400,11 @@ impl SessionFiles {
         if name.len() != 64 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return false;
         }
-        // None if the file's time is to come.
-        let since = fs::metadata(path).and_then(|file| file.modified()).ok().and_then(|at| at.elapsed().ok());
-        match (kind, since) {
-            ("json", Some(since)) if since >= age => matches!(self.read(name), Ok(None)),
+        let Ok(time) = fs::metadata(path).and_then(|file| file.modified()) else { return false };
+        match kind {
+            "json" => time <= until && matches!(self.read(name), Ok(None)),
             // No write takes a minute.
-            (_, Some(since)) => kind.ends_with(".tmp") && since > Duration::from_secs(60),
-            _ => false,
+            _ => kind.ends_with(".tmp") && time.elapsed().is_ok_and(|age| age > Duration::from_secs(60)),
         }
     }
 }
