@@ -154,7 +154,7 @@ async fn measure() {
         row("GET /admin, sessions in redis, to that in files", &measured, &files, "reported");
     }
 
-    // Last, because they leave the most files, and file systems may be slow for
+    // Last, because it leaves the most files, and file systems may be slow for
     // minutes after many were removed.
     let (measured, at_best) = in_turns((&app, "/graph", ""), (&limit, "/page?0", "")).await;
     row("GET /graph, signed out", &measured, &at_best, "0.25");
