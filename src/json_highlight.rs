@@ -1,11 +1,10 @@
-//! The template filter that colours JSON.
+//! The template filter that colors JSON.
 
 use tera::{Kwargs, State, TeraResult, Value, escape_html};
 
-/// The template filter that colours a JSON text: it puts a span around each
-/// key (class `k`), string (`s`), number (`n`), `true` or `false` (`b`) and
-/// `null` (`z`). All else is only escaped, so what comes out is safe HTML
-/// whatever goes in.
+/// Puts a span around each part of a JSON text: key (class `k`), string (`s`), number (`n`),
+/// `true` or `false` (`b`), and `null` (`z`). Escapes everything, so that the result is safe
+/// HTML.
 pub fn json_highlight(json: &str, _: Kwargs, _: &State) -> TeraResult<Value> {
     let mut html = Vec::with_capacity(4 * json.len());
     let mut rest = json;
@@ -13,8 +12,8 @@ pub fn json_highlight(json: &str, _: Kwargs, _: &State) -> TeraResult<Value> {
         let (punctuation, tokens) = rest.split_at(start);
         escape_html(punctuation, &mut html)?;
 
-        // A string ends at the first quote that no backslash escapes, any other
-        // token where a separator follows.
+        // A string ends at the first quote without a backslash before it. Any other token ends
+        // at a separator.
         let mut escaped = false;
         let closing_quote = |c| {
             let closing = c == '"' && !escaped;

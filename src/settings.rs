@@ -1,344 +1,322 @@
-//! The settings: `default_settings.toml`, then `.env`, then the
-//! environment, each winning over the one before.
-//!
-//! Everything is checked before anything starts, and every wrong setting is
-//! reported, so that a typing error costs one start and not one start each.
+//! The settings: default_settings.toml, then `.env`, then the environment. The last value
+//! wins.
 
-use std::collections::BTreeMap;
-use std::env;
-use std::fs;
-use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::{env, fs, io};
 
-use serde_json::Value;
-use url::{Host, Url};
+use actix_web::cookie::Key;
+use serde::Deserialize;
+use serde_json::json;
+use toml::{Table, Value};
+use url::Url;
 
-/// The settings file, in the folder that the app is started in.
-const SETTINGS_FILE: &str = "default_settings.toml";
+use crate::client_credential::ClientCredential;
 
-/// Every key of the settings file; anything else there is a typing error.
-const KEYS: [&str; 15] = [
-    "CLIENT_ID",
-    "CLIENT_CREDENTIAL",
-    "AUTHORITY",
-    "SCOPE",
-    "ENDPOINT",
-    "LISTEN_HOST",
-    "PORT",
-    "REDIRECT_URI",
-    "SECRET_KEY",
-    "SESSION_TYPE",
-    "SESSION_FILE_DIR",
-    "SESSION_REDIS",
-    "PERMANENT_SESSION_LIFETIME",
-    "SSO_LOGOUT",
-    "DEMO_TOKEN_LIFETIME",
-];
+/// The file with all keys. If there is none in the working folder, this copy is used.
+const FILE: &str = "default_settings.toml";
+const DEFAULTS: &str = include_str!("../default_settings.toml");
 
-/// Keys whose values are never shown: the last may hold a password.
+/// Messages never show these values. The last one may contain a password.
 const SECRETS: [&str; 3] = ["CLIENT_CREDENTIAL", "SECRET_KEY", "SESSION_REDIS"];
 
-/// The checked settings, in the names of `default_settings.toml`, which
-/// says what each is for.
-#[derive(Clone)]
+/// The settings, with the names of default_settings.toml. That file explains them.
+#[allow(missing_docs)]
+#[derive(Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
 pub struct Settings {
-    /// The application (client) ID, or empty for the demo tenant.
     pub client_id: String,
-    /// The client secret's value (RFC 6749 section 2.3.1), or empty for the
-    /// demo tenant.
-    pub client_credential: String,
-    /// `https://host/tenant`, without a slash at the end, or empty for the demo
-    /// tenant.
+    #[serde(rename = "CLIENT_CREDENTIAL")]
+    credential: String,
     pub authority: String,
-    /// Delegated permissions separated by spaces, without openid, profile and
-    /// offline_access.
     pub scope: String,
-    /// The address that `/graph` calls.
-    pub endpoint: String,
-    /// A host name or IP address to listen on.
+    pub endpoint: Url,
     pub listen_host: String,
-    /// The TCP port to listen on; 0 for any free one.
     pub port: u16,
-    /// The redirect URI as registered (RFC 6749 section 3.1.2); main.rs fills
-    /// an empty one once the port is bound.
     pub redirect_uri: String,
-    /// Signs the session cookie: empty, or at least 32 bytes.
-    pub secret_key: String,
-    /// True for "redis", false for "filesystem".
-    pub session_in_redis: bool,
-    /// The folder of the session files.
+    secret_key: String,
+    pub session_type: SessionType,
     pub session_file_dir: PathBuf,
-    /// The address of Redis, `redis://...`.
     pub session_redis: String,
-    /// Seconds from a sign-in to the end of its session.
     pub permanent_session_lifetime: u32,
-    /// Whether signing out here ends the single sign-on session too.
     pub sso_logout: bool,
-    /// Seconds that the demo tenant's access tokens are valid.
-    #[cfg_attr(not(feature = "demo-tenant"), allow(dead_code))]
     pub demo_token_lifetime: u32,
-    /// AUTHORITY's OpenID metadata (OpenID Connect Discovery 1.0 section 3);
-    /// main.rs asks for it once, at start.
-    pub openid_metadata: Value,
+    /// CLIENT_CREDENTIAL, ready to use.
+    #[serde(skip)]
+    pub client_credential: ClientCredential,
+    /// Signs the session cookie and encrypts the cookies of sign-ins. Made from
+    /// SECRET_KEY, or random.
+    #[serde(skip, default = "Key::generate")]
+    pub cookie_key: Key,
+}
+
+/// SESSION_TYPE.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionType {
+    /// Files in SESSION_FILE_DIR.
+    Filesystem,
+    /// Redis at SESSION_REDIS.
+    Redis,
 }
 
 impl Settings {
     /// Reads and checks all settings.
     ///
     /// # Errors
-    /// One line for each wrong setting: its key, its value unless that is a
-    /// secret, and what is accepted.
+    /// One line for each wrong setting: the key, the value unless it is a secret, where
+    /// it comes from, and what is accepted.
     pub fn load() -> Result<Self, Vec<String>> {
         let mut errors = Vec::new();
-        let mut values = read_sources(&mut errors);
-        let all_are_there = errors.is_empty();
-
-        // Takes one setting out of `values`, or adds the line that says what would
-        // be accepted.
-        let mut take = |key: &str, accepted: &str, is_accepted: &dyn Fn(&str) -> bool| -> String {
-            // A missing one has its line already.
-            let Some((value, source)) = values.remove(key) else { return String::new() };
-            if !is_accepted(&value) {
-                errors.push(wrong(key, &value, source, accepted));
+        let defaults: Table = DEFAULTS.parse().map_err(|err| vec![format!("{FILE}: {err}")])?;
+        let mut settings = defaults.clone();
+        for (key, value, source) in read_sources(&defaults, &mut errors) {
+            let Some((_, accepted, is_accepted)) = RULES.iter().find(|(name, ..)| *name == key)
+            else {
+                errors.push(format!("{key} ({source}): this key is unknown"));
+                continue;
+            };
+            // Put each value into the defaults on its own, so that every wrong one is found.
+            let mut table = defaults.clone();
+            table.insert(key.clone(), value.clone());
+            if table.try_into().is_ok_and(|settings| is_accepted(&settings)) {
+                settings.insert(key, value);
+            } else if SECRETS.contains(&key.as_str()) {
+                errors.push(format!("{key} ({source}): accepted is {accepted}"));
+            } else {
+                // As JSON, a text with line breaks stays on one line.
+                let value = json!(value);
+                errors.push(format!("{key} = {value} ({source}): accepted is {accepted}"));
             }
-            value
-        };
-        let is_copied_well = |value: &str| value.trim() == value;
-
-        let client_id =
-            take("CLIENT_ID", "the application (client) ID, without white space around it", &is_copied_well);
-        let client_credential =
-            take("CLIENT_CREDENTIAL", "the client secret's Value, without white space around it", &is_copied_well);
-        let authority =
-            take("AUTHORITY", "https://login.microsoftonline.com/<Directory (tenant) ID>, without /v2.0", &|value| {
-                value.is_empty() || is_authority(value)
-            });
-        let settings = Self {
-            client_id,
-            client_credential,
-            authority: authority.trim_end_matches('/').to_owned(),
-            scope: take(
-                "SCOPE",
-                "one or more delegated permissions separated by spaces; openid, profile and offline_access are added \
-                 anyway",
-                &|value| {
-                    let reserved = ["openid", "profile", "offline_access"];
-                    value.split_whitespace().next().is_some()
-                        && !value.split_whitespace().any(|scope| reserved.contains(&scope))
-                },
-            ),
-            endpoint: take("ENDPOINT", "an https address (http for this machine only)", &is_https_or_loopback),
-            listen_host: take("LISTEN_HOST", "a host name or IP address", &|value| !value.is_empty()),
-            port: take("PORT", "a number from 0 (any free port) to 65535", &|value| value.parse::<u16>().is_ok())
-                .parse()
-                .unwrap_or_default(),
-            redirect_uri: take(
-                "REDIRECT_URI",
-                "nothing, or an https address (http for this machine only) with the path /auth/redirect and nothing \
-                 after it",
-                &|value| value.is_empty() || is_redirect_uri(value),
-            ),
-            secret_key: take("SECRET_KEY", "nothing, or at least 32 bytes", &|value| {
-                value.is_empty() || value.len() >= 32
-            }),
-            session_in_redis: take("SESSION_TYPE", "filesystem or redis", &|value| {
-                ["filesystem", "redis"].contains(&value)
-            }) == "redis",
-            session_file_dir: take("SESSION_FILE_DIR", "a folder", &|value| !value.is_empty()).into(),
-            session_redis: take(
-                "SESSION_REDIS",
-                "redis://host:port, perhaps with user, password and database",
-                &|value| value.starts_with("redis://") && Url::parse(value).is_ok_and(|url| url.has_host()),
-            ),
-            permanent_session_lifetime: take(
-                "PERMANENT_SESSION_LIFETIME",
-                "seconds from 1 to 31536000 (a year)",
-                &|value| value.parse().is_ok_and(|seconds| (1..=31_536_000).contains(&seconds)),
-            )
-            .parse()
-            .unwrap_or_default(),
-            sso_logout: take("SSO_LOGOUT", "true or false", &|value| ["true", "false"].contains(&value)) == "true",
-            demo_token_lifetime: take("DEMO_TOKEN_LIFETIME", "seconds from 1 to 86400 (a day)", &|value| {
-                value.parse().is_ok_and(|seconds| (1..=86_400).contains(&seconds))
-            })
-            .parse()
-            .unwrap_or_default(),
-            openid_metadata: Value::Null,
-        };
-        // With a misspelt or missing key, what is empty may be a consequence of
-        // that.
-        if all_are_there {
+        }
+        let mut settings: Self =
+            settings.try_into().map_err(|err| vec![format!("{FILE}: {err}")])?;
+        settings.client_id.make_ascii_lowercase();
+        settings.authority.truncate(settings.authority.trim_end_matches('/').len());
+        if !settings.secret_key.is_empty() {
+            settings.cookie_key = Key::derive_from(settings.secret_key.as_bytes());
+        }
+        match ClientCredential::load(&settings.client_id, &settings.credential) {
+            Ok(credential) => settings.client_credential = credential,
+            Err(err) => errors.push(format!("CLIENT_CREDENTIAL: {err}")),
+        }
+        // A wrong value above may be the reason for an error here.
+        if errors.is_empty() {
             settings.check_together(&mut errors);
         }
         if errors.is_empty() { Ok(settings) } else { Err(errors) }
     }
 
-    /// Whether the app runs against its own demo tenant: none of the three
-    /// values of an app registration is given.
-    pub fn in_demo_tenant(&self) -> bool {
-        [&self.client_id, &self.client_credential, &self.authority].iter().all(|value| value.is_empty())
+    /// Whether the app uses its demo tenant: the values of an app registration are
+    /// empty.
+    pub fn uses_demo_tenant(&self) -> bool {
+        [&self.client_id, &self.credential, &self.authority].iter().all(|value| value.is_empty())
     }
 
-    /// The checks that concern more than one setting.
+    /// Whether browsers reach this app with https.
+    pub fn is_https(&self) -> bool {
+        self.redirect_uri.starts_with("https:")
+    }
+
+    /// How the names of this app's cookies begin. With `__Host-`, browsers accept a
+    /// cookie only from this host and only with https.
+    pub fn cookie_prefix(&self) -> &'static str {
+        if self.is_https() { "__Host-rust-webapp" } else { "rust-webapp" }
+    }
+
+    /// Checks what several settings decide together.
     fn check_together(&self, errors: &mut Vec<String>) {
-        let registration = [
-            ("CLIENT_ID", &self.client_id, "\"Application (client) ID\" on the app registration's Overview page"),
+        let is_demo = self.uses_demo_tenant();
+        let is_loopback = is_loopback(&self.listen_host);
+        let is_redis = self.session_type == SessionType::Redis;
+        let registration = [&self.client_id, &self.credential, &self.authority];
+        let rules = [
             (
-                "CLIENT_CREDENTIAL",
-                &self.client_credential,
-                "the client secret's Value, shown once when it is made, under Certificates & secrets",
+                is_demo || registration.iter().all(|value| !value.is_empty()),
+                "CLIENT_ID, CLIENT_CREDENTIAL, AUTHORITY: set all three for your tenant, or none of \
+                 them for the demo tenant",
             ),
             (
-                "AUTHORITY",
-                &self.authority,
-                "https://login.microsoftonline.com/ and the \"Directory (tenant) ID\" of the app registration's \
-                 Overview page",
+                !is_demo || cfg!(feature = "demo-tenant"),
+                "CLIENT_ID, CLIENT_CREDENTIAL, AUTHORITY: set all three; this build has no demo tenant",
+            ),
+            (
+                !is_demo || is_loopback && !self.is_https() && !is_redis,
+                "CLIENT_ID, CLIENT_CREDENTIAL, AUTHORITY are empty; the demo tenant lets everyone \
+                 in, so it does not start with a LISTEN_HOST other than localhost, with an https \
+                 REDIRECT_URI, or with SESSION_TYPE = \"redis\"",
+            ),
+            (
+                is_demo || self.listen_host.trim_matches(['[', ']']) != "::1",
+                "LISTEN_HOST = \"::1\": Microsoft Entra ID accepts no redirect URI with this address; \
+                 use localhost",
+            ),
+            (
+                is_loopback || !self.redirect_uri.is_empty(),
+                "REDIRECT_URI: set the registered address, because LISTEN_HOST is not localhost",
+            ),
+            (
+                !is_redis || !self.secret_key.is_empty(),
+                "SECRET_KEY: set one; with SESSION_TYPE = \"redis\" all processes need the same one",
             ),
         ];
-        // An empty LISTEN_HOST has its line already.
-        let is_elsewhere = !self.listen_host.is_empty() && !is_loopback(&self.listen_host);
-        if self.in_demo_tenant() {
-            if cfg!(not(feature = "demo-tenant")) {
-                errors.push(
-                    "CLIENT_ID, CLIENT_CREDENTIAL, AUTHORITY: this build has no demo tenant, give all three".into(),
-                );
-            } else if is_elsewhere {
-                errors.push(format!(
-                    "LISTEN_HOST = {:?}: the demo tenant lets anyone in, so it runs on localhost, 127.0.0.1 or ::1 \
-                     only; give CLIENT_ID, CLIENT_CREDENTIAL and AUTHORITY to listen elsewhere",
-                    self.listen_host
-                ));
-            }
-        } else {
-            for (key, value, place) in registration {
-                if value.is_empty() {
-                    errors.push(format!(
-                        "{key} is missing, and the other values of the app registration are given: it is {place}"
-                    ));
-                }
-            }
-            if self.redirect_uri.is_empty() && is_elsewhere {
-                errors.push(format!(
-                    "REDIRECT_URI is missing: with LISTEN_HOST = {:?} it cannot be guessed; accepted is the registered \
-                     https address with the path /auth/redirect",
-                    self.listen_host
-                ));
-            }
-        }
-        if self.session_in_redis && self.secret_key.is_empty() {
-            errors.push("SECRET_KEY is missing: with SESSION_TYPE = \"redis\" all processes need the same one".into());
-        }
+        errors.extend(rules.iter().filter(|(holds, _)| !holds).map(|(_, text)| (*text).to_owned()));
     }
 }
 
-/// Every key with its value and where that came from: the settings file,
-/// `.env`, the environment, the last one wins.
-fn read_sources(errors: &mut Vec<String>) -> BTreeMap<String, (String, &'static str)> {
-    let mut values = BTreeMap::new();
-    // A value that is no text comes with what is accepted in its place.
-    let mut add = |key: String, value: Result<String, (String, &str)>, source, errors: &mut Vec<String>| {
-        if !KEYS.contains(&key.as_str()) {
-            errors.push(format!("{key:?} ({source}): unknown key; the keys are {}", KEYS.join(", ")));
-            return;
-        }
-        match value {
-            Ok(value) => _ = values.insert(key, (value, source)),
-            Err((value, accepted)) => errors.push(wrong(&key, &value, source, accepted)),
-        }
-    };
+/// A key, what is accepted as its value, and the same as a check.
+type Rule = (&'static str, &'static str, fn(&Settings) -> bool);
 
-    match fs::read_to_string(SETTINGS_FILE) {
-        Err(err) => errors.push(format!("{SETTINGS_FILE}: {err}; start the app in the folder that has this file")),
-        Ok(text) => match text.parse::<toml::Table>() {
-            Err(err) => {
-                let line = err.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-                let reason = err.message().replace('\n', " ");
-                errors.push(format!("{SETTINGS_FILE}, line {line}: {reason}; accepted is TOML, as in KEY = \"value\""));
-            }
-            Ok(table) => {
-                for key in KEYS.iter().filter(|key| !table.contains_key(**key)) {
-                    errors.push(format!("{key} is missing in {SETTINGS_FILE}"));
-                }
-                for (key, value) in table {
-                    let value = match value {
-                        toml::Value::String(text) => Ok(text),
-                        toml::Value::Integer(number) => Ok(number.to_string()),
-                        toml::Value::Boolean(truth) => Ok(truth.to_string()),
-                        other => Err((format!("{other:?}"), "a text in quotes, a whole number, true or false")),
-                    };
-                    add(key, value, SETTINGS_FILE, errors);
-                }
-            }
+const RULES: [Rule; 15] = [
+    ("CLIENT_ID", "the Application (client) ID, without spaces around it", |settings| {
+        is_trimmed(&settings.client_id)
+    }),
+    (
+        "CLIENT_CREDENTIAL",
+        "the Value of a client secret (a GUID is the Secret ID; use the Value), or file: and the \
+         path of a PEM file",
+        |settings| is_trimmed(&settings.credential) && !is_guid(&settings.credential),
+    ),
+    (
+        "AUTHORITY",
+        "https://login.microsoftonline.com/<Directory (tenant) ID>, without /v2.0; with common, \
+         organizations or consumers, users of other tenants could sign in, and their \
+         administrators could assign the role admin",
+        |settings| settings.authority.is_empty() || is_authority(&settings.authority),
+    ),
+    (
+        "SCOPE",
+        "delegated permissions, separated by spaces; the app adds openid, profile and \
+         offline_access",
+        |settings| {
+            let scopes: Vec<&str> = settings.scope.split_whitespace().collect();
+            let reserved = ["openid", "profile", "offline_access"];
+            !scopes.is_empty() && !scopes.iter().any(|scope| reserved.contains(scope))
         },
+    ),
+    ("ENDPOINT", "an https address, or http on this computer", |settings| {
+        is_https_or_loopback(&settings.endpoint)
+    }),
+    ("LISTEN_HOST", "a host name or an IP address", |settings| !settings.listen_host.is_empty()),
+    ("PORT", "a number from 0 (any free port) to 65535", |_| true),
+    (
+        "REDIRECT_URI",
+        "empty, or the registered https address (http on this computer) with the path \
+         /auth/redirect",
+        |settings| settings.redirect_uri.is_empty() || is_redirect_uri(&settings.redirect_uri),
+    ),
+    ("SECRET_KEY", "empty, or at least 32 bytes", |settings| {
+        settings.secret_key.is_empty() || settings.secret_key.len() >= 32
+    }),
+    ("SESSION_TYPE", "filesystem or redis", |_| true),
+    ("SESSION_FILE_DIR", "a folder", |settings| !settings.session_file_dir.as_os_str().is_empty()),
+    ("SESSION_REDIS", "redis://host:port, or rediss://host:port for TLS", |settings| {
+        let address = settings.session_redis.as_str();
+        let host = address.strip_prefix("redis://").or(address.strip_prefix("rediss://"));
+        host.is_some_and(|host| !host.is_empty())
+    }),
+    ("PERMANENT_SESSION_LIFETIME", "seconds from 1 to 31536000 (a year)", |settings| {
+        (1..=31_536_000).contains(&settings.permanent_session_lifetime)
+    }),
+    ("SSO_LOGOUT", "true or false", |_| true),
+    ("DEMO_TOKEN_LIFETIME", "seconds from 1 to 86400 (a day)", |settings| {
+        (1..=86_400).contains(&settings.demo_token_lifetime)
+    }),
+];
+
+/// Each key with a value and where the value comes from. For equal keys, the last one
+/// wins.
+fn read_sources(defaults: &Table, errors: &mut Vec<String>) -> Vec<(String, Value, &'static str)> {
+    let mut found = Vec::new();
+    match fs::read_to_string(FILE).map(|text| text.parse::<Table>()) {
+        Ok(Ok(table)) => found.extend(table.into_iter().map(|(key, value)| (key, value, FILE))),
+        // The message alone. The error would also show the line, which may contain a
+        // secret.
+        Ok(Err(err)) => errors.push(format!("{FILE}: {}", err.message().replace('\n', " "))),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+        Err(err) => errors.push(format!("{FILE}: {err}")),
     }
     match dotenvy::from_path_iter(".env") {
-        Err(dotenvy::Error::Io(err)) if err.kind() == ErrorKind::NotFound => {}
+        Err(err) if err.not_found() => {}
         Err(err) => errors.push(format!(".env: {err}")),
-        Ok(lines) => {
-            for line in lines {
-                match line {
-                    Ok((key, value)) => add(key, Ok(value), ".env", errors),
-                    // The error quotes the line, which may hold a secret.
-                    Err(_) => {
-                        errors.push(".env: a line cannot be read; accepted is KEY=value, a value with spaces, # or $ in 'single quotes'".into());
-                        break;
-                    }
-                }
-            }
+        Ok(lines) => match lines.collect::<Result<Vec<_>, _>>() {
+            Ok(lines) => found.extend(
+                lines.into_iter().map(|(key, text)| (key.clone(), typed(defaults, &key, text), ".env")),
+            ),
+            // The error would show the line.
+            Err(_) => errors.push(
+                ".env: a line is wrong; accepted is KEY=value, or KEY='value' if the value has a space, # or $"
+                    .to_owned(),
+            ),
+        },
+    }
+    for key in defaults.keys() {
+        match env::var(key) {
+            Ok(text) => found.push((key.clone(), typed(defaults, key, text), "environment")),
+            Err(env::VarError::NotPresent) => {}
+            Err(_) => errors.push(format!("{key} (environment): accepted is text in UTF-8")),
         }
     }
-    for key in KEYS {
-        if let Some(value) = env::var_os(key) {
-            let value = value.into_string().map_err(|value| (value.to_string_lossy().into_owned(), "text in UTF-8"));
-            add(key.to_owned(), value, "environment", errors);
-        }
-    }
-    values
+    found
 }
 
-/// The line for a wrong value, which it shows if that is no secret.
-fn wrong(key: &str, value: &str, source: &str, accepted: &str) -> String {
-    let shown = if SECRETS.contains(&key) { String::new() } else { format!(" = {value:?}") };
-    format!("{key}{shown} ({source}): accepted is {accepted}")
+/// Turns text into the type that the key has in the defaults. A text that does not fit
+/// stays a text, which `Settings` refuses.
+fn typed(defaults: &Table, key: &str, text: String) -> Value {
+    let value = match defaults.get(key) {
+        Some(Value::Integer(_)) => text.parse().ok().map(Value::Integer),
+        Some(Value::Boolean(_)) => text.parse().ok().map(Value::Boolean),
+        _ => None,
+    };
+    value.unwrap_or(Value::String(text))
 }
 
-/// Whether `host`, a name or an IP address, is this machine and nothing
-/// else.
+/// Whether `host`, a name or an IP address, is this computer.
 pub fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
     host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether `address` is an https URL, or an http one of this machine: what
-/// carries codes and tokens goes over TLS (RFC 6749 section 3.1.2.1 and
-/// 3.2).
-pub fn is_https_or_loopback(address: &str) -> bool {
-    Url::parse(address).is_ok_and(|url| match (url.scheme(), url.host()) {
-        ("https", Some(_)) => true,
-        ("http", Some(Host::Domain(name))) => is_loopback(name),
-        ("http", Some(Host::Ipv4(address))) => address.is_loopback(),
-        ("http", Some(Host::Ipv6(address))) => address.is_loopback(),
+/// Whether it is safe to send secrets and tokens to `url`: with TLS, or on this computer
+/// (RFC 6749 sections 3.1.2.1 and 3.2).
+pub fn is_https_or_loopback(url: &Url) -> bool {
+    match url.scheme() {
+        "https" => url.has_host(),
+        "http" => url.host_str().is_some_and(is_loopback),
         _ => false,
-    })
+    }
 }
 
-/// Whether `address` has no part that would be lost or changed when a path
-/// is added to it.
+fn is_trimmed(text: &str) -> bool {
+    text.trim() == text
+}
+
+fn is_guid(text: &str) -> bool {
+    let parts = text.split('-').map(str::len);
+    parts.eq([8, 4, 4, 4, 12]) && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
+}
+
+/// Whether the app can add a path to `url`.
 fn is_plain(url: &Url) -> bool {
-    url.query().is_none() && url.fragment().is_none() && url.username().is_empty() && url.password().is_none()
+    is_https_or_loopback(url)
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none()
 }
 
-fn is_authority(address: &str) -> bool {
-    is_https_or_loopback(address)
-        && !address.contains(char::is_whitespace)
-        && !address.trim_end_matches('/').ends_with("/v2.0")
-        && Url::parse(address).is_ok_and(|url| is_plain(&url) && !url.path().trim_matches('/').is_empty())
+fn is_authority(text: &str) -> bool {
+    let tenant = text.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let refused = ["v2.0", "common", "organizations", "consumers"];
+    let url = Url::parse(text);
+    url.is_ok_and(|url| is_plain(&url) && url.path() != "/")
+        && !refused.contains(&tenant.to_ascii_lowercase().as_str())
+        && is_trimmed(text)
 }
 
-fn is_redirect_uri(address: &str) -> bool {
-    is_https_or_loopback(address)
-        // The identity platform compares it as text, so it is written as browsers
-        // write it.
-        && Url::parse(address).is_ok_and(|url| is_plain(&url) && url.path() == "/auth/redirect" && url.as_str() == address)
+/// Microsoft Entra ID compares redirect URIs as text, so accept only how browsers
+/// write them.
+fn is_redirect_uri(text: &str) -> bool {
+    let url = Url::parse(text);
+    url.is_ok_and(|url| is_plain(&url) && url.path() == "/auth/redirect" && url.as_str() == text)
 }

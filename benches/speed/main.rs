@@ -1,335 +1,270 @@
-//! How fast the app is: `cargo bench` starts the real binary, an identity
-//! platform beside it, and bare actix-web as the limit of what can be had,
-//! and prints one table. A figure is the app's; the ratio behind it is to
-//! the limit's figure, measured in turns with it. With 2 cores for all of
-//! them, ratios say more than figures.
+//! How fast the app is. `cargo bench` loads the app and bare actix-web in turns and prints a
+//! table. The load uses the same processors, so compare the ratios. Linux only: it reads /proc.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader};
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::rc::Rc;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use actix_web::web::{Data, get, to};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, get_current_timestamp};
+use rcgen::{KeyPair, PKCS_RSA_SHA256};
+use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::task::LocalSet;
-use url::Url;
+use url::{Url, form_urlencoded};
 
-use load::{Answer, Connection, Sample, Server};
-
-mod load;
-mod servers;
-
-/// Many and short: other programs disturb some of them, and both sides
-/// alike.
-const ROUNDS: usize = 25;
-const ROUND: Duration = Duration::from_millis(200);
-const SIGN_INS: usize = 10_000;
-const SESSIONS_ON_DISK: usize = 100_000;
+/// A connection sends the next request when the response to the last one is there.
+const CONNECTIONS: usize = 16;
+/// Rounds are short, so that other programs disturb both servers alike.
+const ROUNDS: usize = 15;
+const ROUND: Duration = Duration::from_millis(150);
+const SIGN_INS: isize = 4_000;
+const CLIENT_ID: &str = "f3b1d895-2a6c-4e70-8d14-97c5e0a2b638";
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["platform"] => servers::platform(),
-        ["limit", platform, folder] => servers::limit(platform.to_owned(), folder.into()),
-        _ => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            LocalSet::new().block_on(&runtime, measure());
-        }
+    if std::env::args().any(|argument| argument == "servers") {
+        return servers();
     }
-}
-
-async fn measure() {
     let started = Instant::now();
-    let platform = beside(&["platform"]);
-    let origin = format!("http://{}", platform.address);
-    let limit_folder = folder();
-    let limit = beside(&["limit", &origin, limit_folder.path().to_str().unwrap()]);
-    let app_folder = folder();
-    let app = start(app_folder.path(), &origin, &[]);
-    let cookie = sign_in(&mut Connection::open(&app.address).await).await;
-
-    println!("| work | requests/s | p50, µs | p99, µs | processor time, µs | memory, MiB | to reach |");
-    println!("| --- | --- | --- | --- | --- | --- | --- |");
-    for (work, path, cookie, bare, goal) in [
-        ("GET /, signed out", "/", "", "", "0.8 of the limit's requests/s"),
-        ("GET /, signed in", "/", &*cookie, "", "0.5"),
-        ("GET /admin, signed in", "/admin", &cookie, "", "0.5"),
-        ("GET /graph, token cached", "/graph", &cookie, "/graph", "0.5"),
-    ] {
-        let answer = Connection::open(&app.address).await.get(path, cookie).await;
-        // The limit's page is as long; a redirect is a header, and the page
-        // without it.
-        let bare = if bare.is_empty() { format!("/page?{}", answer.body.len()) } else { bare.to_owned() };
-        let (measured, at_best) = in_turns((&app, path, cookie), (&limit, &bare, "")).await;
-        row(work, &measured, &at_best, goal);
-    }
-    // The whole sign-in: redirect to authorize, callback, page.
-    let many_folder = folder();
-    let many = start(many_folder.path(), &origin, &[]);
-    let memory_at_start = many.memory();
-    let (mut early, mut measured) = (Sample::default(), Sample::default());
-    sign_ins(&many, SIGN_INS / 10, &mut early).await;
-    let mut cookies = sign_ins(&many, SIGN_INS, &mut measured).await;
-    let (memory_early, memory) = (early.memory, measured.memory);
-    let left = Cell::new(SIGN_INS);
-    let mut at_best = Sample::default();
-    let visit = async move |connection: &mut Connection| {
-        if left.get() == 0 {
-            return false;
-        }
-        left.set(left.get() - 1);
-        assert_eq!(connection.get("/sign-in", "").await.body, "signed in");
-        true
-    };
-    at_best.add(&limit, Duration::MAX, visit).await;
-    row("whole sign-in", &measured.sort(), &at_best.sort(), "under 2000 µs of processor time");
-    println!(
-        "| memory after {SIGN_INS} sign-ins | | | | | {} (at start {}, after {} sign-ins {}) | under 25, and flat |",
-        figure(memory),
-        figure(memory_at_start),
-        SIGN_INS / 10,
-        figure(memory_early)
-    );
-
-    // The sessions of these sign-ins, and links to them, against an app with a
-    // few sessions.
-    let sessions = many_folder.path().join("sessions");
-    let files: Vec<_> = fs::read_dir(&sessions).unwrap().map(|file| file.unwrap().path()).collect();
-    for number in files.len()..SESSIONS_ON_DISK {
-        fs::hard_link(&files[number % files.len()], sessions.join(format!("{number:064x}.json"))).unwrap();
-    }
-    let few_folder = folder();
-    let few = start(few_folder.path(), &origin, &[]);
-    let few_cookies = sign_ins(&few, 100, &mut Sample::default()).await;
-    let (mut many_sample, mut few_sample) = (Sample::default(), Sample::default());
-    for _ in 0..ROUNDS {
-        many_sample.add(&many, ROUND, each("/admin", cookies.clone())).await;
-        few_sample.add(&few, ROUND, each("/admin", few_cookies.clone())).await;
-        // A round is too short for all of them.
-        cookies.rotate_left(SIGN_INS / ROUNDS);
-    }
-    row(
-        &format!("GET /admin, {SESSIONS_ON_DISK} sessions on disk, to that with 100"),
-        &many_sample.sort(),
-        &few_sample.sort(),
-        "1.1 at most",
-    );
-    let (mut many_sample, mut few_sample) = (Sample::default(), Sample::default());
-    for _ in 0..ROUNDS {
-        sign_ins(&many, 96, &mut many_sample).await;
-        sign_ins(&few, 96, &mut few_sample).await;
-    }
-    row(
-        &format!("whole sign-in, {SESSIONS_ON_DISK} sessions on disk, to that with 100"),
-        &many_sample.sort(),
-        &few_sample.sort(),
-        "1.1 at most",
-    );
-    let mut starts = Vec::new();
-    for _ in 0..11 {
-        starts.push(start_time(&origin).await);
-    }
-    starts.sort_unstable();
-    println!(
-        "| start to first answer | | {} ms, at most {} ms | | | | under 50 ms |",
-        starts[5].as_millis(),
-        starts[10].as_millis()
-    );
-
-    if let Some(redis) = redis() {
-        let redis_folder = folder();
-        let settings = [
-            ("SESSION_TYPE", "redis"),
-            ("SESSION_REDIS", &*format!("redis://{}", redis.address)),
-            ("SECRET_KEY", "a key of at least thirty-two bytes"),
-        ];
-        let app = start(redis_folder.path(), &origin, &settings);
-        let cookie = sign_in(&mut Connection::open(&app.address).await).await;
-        let (measured, files) = in_turns((&app, "/admin", &cookie), (&few, "/admin", &few_cookies[0])).await;
-        row("GET /admin, sessions in redis, to that in files", &measured, &files, "reported");
-    }
-
-    // Last, because it leaves the most files, and file systems may be slow for
-    // minutes after many were removed.
-    let (measured, at_best) = in_turns((&app, "/graph", ""), (&limit, "/page?0", "")).await;
-    row("GET /graph, signed out", &measured, &at_best, "0.25");
-    println!("\n{} s in all, {} connections", started.elapsed().as_secs(), load::CONNECTIONS);
-}
-
-/// Loads two servers in turns, so that whatever else the machine does hits
-/// both.
-async fn in_turns(app: (&Server, &str, &str), limit: (&Server, &str, &str)) -> (Sample, Sample) {
-    let mut samples = [Sample::default(), Sample::default()];
-    for round in 0..=ROUNDS {
-        for (sample, (server, path, cookie)) in samples.iter_mut().zip([app, limit]) {
-            sample.add(server, ROUND, each(path, vec![cookie.to_owned()])).await;
-        }
-        // The first one warms up.
-        if round == 0 {
-            samples = Default::default();
-        }
-    }
-    let [measured, at_best] = samples.map(Sample::sort);
-    (measured, at_best)
-}
-
-/// Visits a page with these cookies in turn. A page is right if it is what
-/// the first visit got.
-fn each(path: &str, cookies: Vec<String>) -> impl AsyncFn(&mut Connection) -> bool + 'static {
-    let path = path.to_owned();
-    let (next, expected) = (Cell::new(0), Cell::new(None));
-    async move |connection| {
-        let cookie = &cookies[next.get() % cookies.len()];
-        next.set(next.get() + 1);
-        let Answer { status, body, .. } = connection.get(&path, cookie).await;
-        assert!(status == 200 || status == 302, "{path}: {status}");
-        let got = (status, body.len());
-        assert_eq!(expected.replace(Some(got)).unwrap_or(got), got, "{path}");
-        true
-    }
-}
-
-/// Signs in as a browser does, with the platform's part left out, and
-/// returns the session cookie.
-async fn sign_in(connection: &mut Connection) -> String {
-    let authorize = connection.get("/admin", "").await;
-    let url = Url::parse(authorize.location()).unwrap();
-    let sent = |name| url.query_pairs().find(|(key, _)| key == name).unwrap().1;
-    let callback = format!("/auth/redirect?code={}&state={}", sent("nonce"), sent("state"));
-    let signed_in = connection.get(&callback, &authorize.cookie()).await;
-    assert_eq!(signed_in.location(), "/admin");
-    let cookie = signed_in.cookie();
-    let page = connection.get("/admin", &cookie).await;
-    assert!(page.status == 200 && page.body.contains("Dora Example"));
-    cookie
-}
-
-/// Signs so many users in, adds what that took to the sample, and returns
-/// the session cookies.
-async fn sign_ins(app: &Server, count: usize, sample: &mut Sample) -> Vec<String> {
-    let cookies = Rc::new(RefCell::new(Vec::new()));
-    let (left, got) = (Cell::new(count), cookies.clone());
-    let visit = async move |connection: &mut Connection| {
-        if left.get() == 0 {
-            return false;
-        }
-        left.set(left.get() - 1);
-        let cookie = sign_in(connection).await;
-        got.borrow_mut().push(cookie);
-        true
-    };
-    sample.add(app, Duration::MAX, visit).await;
-    cookies.take()
-}
-
-/// One line of the table.
-fn row(work: &str, measured: &Sample, limit: &Sample, goal: &str) {
-    let cell = |figure: fn(&Sample) -> Option<f64>| match (figure(measured), figure(limit)) {
-        (Some(figure), Some(limit)) if figure < 100.0 => format!("{figure:.1} ({:.2})", figure / limit),
-        (Some(figure), Some(limit)) => format!("{figure:.0} ({:.2})", figure / limit),
-        _ => "-".to_owned(),
-    };
-    println!(
-        "| {work} | {} | {} | {} | {} | {} | {goal} |",
-        cell(|sample| Some(sample.per_second())),
-        cell(|sample| Some(sample.percentile(50))),
-        cell(|sample| Some(sample.percentile(99))),
-        cell(Sample::processor_time),
-        cell(|sample| sample.memory),
-    );
-}
-
-fn figure(memory: Option<f64>) -> String {
-    memory.map_or_else(|| "-".to_owned(), |memory| format!("{memory:.1}"))
-}
-
-/// A folder to start in, on disk and not in memory, with the settings file.
-fn folder() -> TempDir {
     let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let settings = Path::new(env!("CARGO_MANIFEST_DIR")).join("default_settings.toml");
-    fs::copy(settings, folder.path().join("default_settings.toml")).unwrap();
-    folder
-}
-
-/// The app, registered with the platform. It logs to a file.
-fn command(folder: &Path, platform: &str, settings: &[(&str, &str)]) -> Command {
-    let log = File::create(folder.join("log")).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rust-webapp"));
-    command
-        .current_dir(folder)
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .env("CLIENT_ID", servers::CLIENT_ID)
-        .env("CLIENT_CREDENTIAL", "obviously invented")
-        .env("AUTHORITY", format!("{platform}/{}", servers::TENANT_ID))
-        .env("ENDPOINT", format!("{platform}/v1.0/me"))
-        .env("LISTEN_HOST", "127.0.0.1")
-        .env("PORT", "0")
-        .env("NO_PROXY", "127.0.0.1")
-        .envs(settings.iter().copied());
-    command
-}
-
-/// Starts the app and waits until it says where it is.
-fn start(folder: &Path, platform: &str, settings: &[(&str, &str)]) -> Server {
-    let address = |process: &mut Child| loop {
-        assert_eq!(process.try_wait().unwrap(), None, "{}", fs::read_to_string(folder.join("log")).unwrap());
-        let log = fs::read_to_string(folder.join("log")).unwrap();
-        if let Some((_, address)) = log.split_once("open http://")
-            && let Some((address, _)) = address.split_once(' ')
-        {
-            return address.to_owned();
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    };
-    Server::start(command(folder, platform, settings), address)
-}
-
-/// From the start of the process to its first answer.
-async fn start_time(platform: &str) -> Duration {
-    let folder = folder();
-    let address = free_address();
-    let command = command(folder.path(), platform, &[("PORT", address.rsplit_once(':').unwrap().1)]);
-    let started = Instant::now();
-    let app = Server::start(command, |_| wait_for(address));
-    let answer = Connection::open(&app.address).await.get("/", "").await;
-    assert_eq!(answer.status, 200);
-    started.elapsed()
-}
-
-/// A server of servers.rs.
-fn beside(arguments: &[&str]) -> Server {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(arguments).stdout(Stdio::piped());
-    Server::start(command, |process| {
-        let mut address = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut address).unwrap();
-        address.trim().to_owned()
-    })
-}
+    let servers = Server::start(command.arg("servers"), &folder, "servers");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rust-webapp"));
+    command.env("CLIENT_ID", CLIENT_ID).env("CLIENT_CREDENTIAL", "an invented secret");
+    command.env("AUTHORITY", format!("http://{}/tenant", servers.address));
+    command.env("ENDPOINT", format!("http://{}/v1.0/me", servers.address));
+    command.env("LISTEN_HOST", "127.0.0.1").env("PORT", "0").env("NO_PROXY", "127.0.0.1");
+    let app = Server::start(command.env_remove("RUST_LOG"), &folder, "app");
+    let mut memory = vec![app.cpu_and_memory().1];
+    let cookie = sign_in(&mut Connection::open(&app));
 
-/// A Redis that keeps nothing, if it is installed.
-fn redis() -> Option<Server> {
-    let address = free_address();
-    let mut command = Command::new("redis-server");
-    command.args(["--bind", "127.0.0.1", "--port", address.rsplit_once(':')?.1, "--save", ""]).stdout(Stdio::null());
-    Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().ok()?;
-    Some(Server::start(command, |_| wait_for(address)))
-}
-
-fn free_address() -> String {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().to_string()
-}
-
-/// Waits until something listens there.
-fn wait_for(address: String) -> String {
-    while TcpStream::connect(&address).is_err() {
-        std::thread::sleep(Duration::from_micros(200));
+    println!("| page | app, requests/s | bare actix-web | ratio | app, CPU µs per request |");
+    println!("| --- | --- | --- | --- | --- |");
+    for (page, path, cookie, bare) in [
+        ("`/`, signed out", "/", "", "/page"),
+        ("`/`, signed in", "/", cookie.as_str(), "/page"),
+        ("`/admin`", "/admin", &cookie, "/page"),
+        ("`/graph`, cached token", "/graph", &cookie, "/graph"),
+        ("`/graph`, signed out", "/graph", "", "/page"),
+    ] {
+        // The page of bare actix-web has the same length.
+        let bare = format!("{bare}?{}", Connection::open(&app).get(path, cookie).1.len());
+        let (mut of_app, mut of_bare) = (Load::default(), Load::default());
+        for _ in 0..ROUNDS {
+            let end = Instant::now() + ROUND;
+            of_app.add(&app, || Instant::now() < end, |it| _ = it.get(path, cookie));
+            let end = Instant::now() + ROUND;
+            of_bare.add(&servers, || Instant::now() < end, |it| _ = it.get(&bare, ""));
+        }
+        let ((per_second, cpu), (bare, _)) = (of_app.result(), of_bare.result());
+        let ratio = per_second / bare;
+        println!("| {page} | {per_second:.0} | {bare:.0} | {ratio:.2} | {cpu:.0} |");
     }
-    address
+    let mut sign_ins = Load::default();
+    for _ in 0..4 {
+        let left = AtomicIsize::new(SIGN_INS / 4);
+        sign_ins.add(&app, || left.fetch_sub(1, Relaxed) > 0, |it| _ = sign_in(it));
+        memory.push(app.cpu_and_memory().1);
+    }
+    let (per_second, cpu) = sign_ins.result();
+    println!("| a whole sign-in | {per_second:.0} | | | {cpu:.0} |\n");
+    println!("Memory of the app at the start and after each 1,000 sign-ins: {memory:.1?} MiB.");
+    let processors = thread::available_parallelism().unwrap().get() as f64;
+    let (of_load, seconds) = (cpu_and_memory("self").0, started.elapsed().as_secs_f64());
+    let share = 100.0 * of_load / seconds / processors;
+    println!("{seconds:.0} s. The load took {share:.0} % of {processors} processors.");
+}
+
+/// A process that ends when this value is dropped.
+struct Server {
+    process: Child,
+    address: String,
+}
+
+impl Server {
+    /// Starts a program and waits until its log contains the address.
+    fn start(command: &mut Command, folder: &TempDir, name: &str) -> Self {
+        let log = folder.path().join(name);
+        command.current_dir(folder).stdout(File::create(&log).unwrap());
+        let mut server = Self { process: command.spawn().unwrap(), address: String::new() };
+        while server.address.is_empty() {
+            let text = fs::read_to_string(&log).unwrap();
+            assert!(server.process.try_wait().unwrap().is_none(), "{text}");
+            let address = text.split_once("open http://").and_then(|(_, end)| end.split_once(' '));
+            server.address = address.map_or("", |(address, _)| address).to_owned();
+            thread::sleep(Duration::from_millis(5));
+        }
+        server
+    }
+
+    fn cpu_and_memory(&self) -> (f64, f64) {
+        cpu_and_memory(&self.process.id().to_string())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The processor time of a process in seconds and its memory in MiB. See proc_pid_stat(5).
+fn cpu_and_memory(process: &str) -> (f64, f64) {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let fields: Vec<f64> = fields.split(' ').map(|field| field.parse().unwrap_or(0.0)).collect();
+    let (user, system, pages) = (fields[11], fields[12], fields[21]);
+    ((user + system) / 100.0, pages / 256.0)
+}
+
+/// What a server did under load.
+#[derive(Default)]
+struct Load {
+    requests: AtomicUsize,
+    seconds: f64,
+    cpu_seconds: f64,
+}
+
+impl Load {
+    /// Repeats `visit` on each connection.
+    fn add(
+        &mut self,
+        server: &Server,
+        goes_on: impl Fn() -> bool + Sync,
+        visit: impl Fn(&mut Connection) + Sync,
+    ) {
+        let (started, (cpu_before, _)) = (Instant::now(), server.cpu_and_memory());
+        thread::scope(|scope| {
+            for _ in 0..CONNECTIONS {
+                scope.spawn(|| {
+                    let mut connection = Connection::open(server);
+                    while goes_on() {
+                        visit(&mut connection);
+                        self.requests.fetch_add(1, Relaxed);
+                    }
+                });
+            }
+        });
+        self.seconds += started.elapsed().as_secs_f64();
+        self.cpu_seconds += server.cpu_and_memory().0 - cpu_before;
+    }
+
+    /// The requests per second, and the processor time of the server for one in microseconds.
+    fn result(&self) -> (f64, f64) {
+        let requests = self.requests.load(Relaxed) as f64;
+        (requests / self.seconds, self.cpu_seconds * 1e6 / requests)
+    }
+}
+
+/// A connection that stays open. An HTTP client would need more processor time.
+struct Connection(BufReader<TcpStream>);
+
+impl Connection {
+    fn open(server: &Server) -> Self {
+        Self(BufReader::new(TcpStream::connect(&server.address).unwrap()))
+    }
+
+    /// Returns the head and the body of the response.
+    fn get(&mut self, path: &str, cookie: &str) -> (String, Vec<u8>) {
+        let host = self.0.get_ref().peer_addr().unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\n\r\n");
+        self.0.get_mut().write_all(request.as_bytes()).unwrap();
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert_ne!(self.0.read_line(&mut head).unwrap(), 0, "{head}");
+        }
+        assert!(head.starts_with("HTTP/1.1 200") || head.starts_with("HTTP/1.1 302"), "{head}");
+        let mut body = vec![0; after("content-length: ", &head).parse().unwrap()];
+        self.0.read_exact(&mut body).unwrap();
+        (head, body)
+    }
+}
+
+/// The rest of the line that begins like this.
+fn after<'a>(start: &str, head: &'a str) -> &'a str {
+    head.lines().find_map(|line| line.strip_prefix(start)).unwrap()
+}
+
+/// Signs a user in as a browser does, with three requests. Returns the session cookie.
+fn sign_in(connection: &mut Connection) -> String {
+    let cookie = |name: &str, head: &str| {
+        let (rest, _) = after(&format!("set-cookie: {name}"), head).split_once(';').unwrap();
+        format!("{name}{rest}")
+    };
+    let (authorize, _) = connection.get("/admin", "");
+    let url = Url::parse(after("location: ", &authorize)).unwrap();
+    let sent = |name| url.query_pairs().find(|(key, _)| key == name).unwrap().1;
+    // This identity platform stores nothing. The code is the nonce.
+    let callback = format!("/auth/redirect?code={}&state={}", sent("nonce"), sent("state"));
+    let (signed_in, _) = connection.get(&callback, &cookie("rust-webapp-flow-", &authorize));
+    let session = cookie("rust-webapp-session=", &signed_in);
+    let (_, page) = connection.get("/admin", &session);
+    assert!(String::from_utf8(page).unwrap().contains("Dora Example"));
+    session
+}
+
+/// Bare actix-web, an identity platform, and Microsoft Graph.
+#[actix_web::main]
+async fn servers() {
+    let pem = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap().serialize_pem();
+    let key = Data::new(EncodingKey::from_rsa_pem(pem.as_bytes()).unwrap());
+    let http = Data::new(reqwest::Client::builder().no_proxy().build().unwrap());
+    let server = HttpServer::new(move || {
+        let app = App::new().app_data(key.clone()).app_data(http.clone());
+        let app = app.route("/page", get().to(page)).route("/graph", get().to(graph));
+        app.default_service(to(platform))
+    });
+    let server = server.bind("127.0.0.1:0").unwrap();
+    println!("open http://{} ", server.addrs()[0]);
+    server.run().await.unwrap();
+}
+
+/// A page of this length.
+async fn page(req: HttpRequest) -> HttpResponse {
+    let length = req.query_string().parse().unwrap();
+    HttpResponse::Ok().content_type("text/html; charset=utf-8").body(" ".repeat(length))
+}
+
+/// A page of this length after a call to Microsoft Graph.
+async fn graph(req: HttpRequest, http: Data<reqwest::Client>) -> HttpResponse {
+    let url = format!("http://{}/v1.0/me", req.connection_info().host());
+    let call = http.get(url).bearer_auth("a".repeat(1800)).send();
+    let _: Value = call.await.unwrap().json().await.unwrap();
+    page(req).await
+}
+
+async fn platform(req: HttpRequest, key: Data<EncodingKey>, form: String) -> HttpResponse {
+    let at = |path: &str| format!("http://{}/{path}", req.connection_info().host());
+    let issuer = at("tenant/v2.0");
+    HttpResponse::Ok().json(match req.path() {
+        "/v1.0/me" => json!({ "displayName": "Dora Example", "jobTitle": "Measurer" }),
+        "/tenant/v2.0/.well-known/openid-configuration" => json!({ "issuer": issuer,
+            "authorization_endpoint": at("authorize"), "token_endpoint": at("token"),
+            "jwks_uri": at("keys") }),
+        "/keys" => {
+            let mut key = Jwk::from_encoding_key(&key, Algorithm::RS256).unwrap();
+            key.common.key_id = Some("1".to_owned());
+            json!({ "keys": [key] })
+        }
+        _ => {
+            let header = Header { kid: Some("1".to_owned()), ..Header::new(Algorithm::RS256) };
+            let code = form_urlencoded::parse(form.as_bytes()).find(|(name, _)| name == "code");
+            let iat = get_current_timestamp();
+            let claims = json!({ "aud": CLIENT_ID, "iss": issuer, "iat": iat, "exp": iat + 3900,
+                "nonce": code.unwrap().1, "sub": CLIENT_ID, "oid": CLIENT_ID, "roles": ["admin"],
+                "name": "Dora Example", "preferred_username": "dora@platform.example" });
+            let id_token = jsonwebtoken::encode(&header, &claims, &key).unwrap();
+            // The tokens are about as long as those of Microsoft Entra ID.
+            json!({ "token_type": "Bearer", "expires_in": 3600, "id_token": id_token,
+                "access_token": "a".repeat(1800), "refresh_token": "r".repeat(1300) })
+        }
+    })
 }

@@ -1,15 +1,36 @@
-//! The demo tenant: a stand-in for Microsoft Entra ID (entra.rs) and
-//! Microsoft Graph (graph.rs) on a loopback port.
+//! The demo tenant stands in for Microsoft Entra ID (entra.rs) and Microsoft Graph (graph.rs), so
+//! that `cargo run` needs no tenant. It listens on a loopback port, keeps everything in memory,
+//! and has one app registration and two users. Its home page shows each message (recorder.rs) and
+//! makes things go wrong (faults.rs).
 //!
-//! It has one app registration and two users, keeps nothing on disk, and is
-//! as strict as Entra ID: what it lets pass, a real tenant lets pass too.
-//! The AADSTS numbers are Entra's, the sentences beside them are not.
+//! What it is like, compared with Microsoft Entra ID in November 2026:
+//!
+//! | topic | compared | in the demo tenant |
+//! |---|---|---|
+//! | authorization code | same | works once (AADSTS54005), for one minute (AADSTS70008) |
+//! | redirect URI | same | compared as text, without the port of `http://localhost` |
+//! | post-logout redirect URI | same | only a registered redirect URI; the home page is one |
+//! | client authentication | same | secret, or an assertion signed with a registered certificate |
+//! | assertion | stricter | only PS256 with `x5t#S256`, for ten minutes at most, each `jti` once |
+//! | PKCE | stricter | required, and only S256; Entra ID only recommends it to web apps |
+//! | response_mode | stricter | only `query` |
+//! | refresh token | same | each use returns a new one, and the old one stays valid |
+//! | claims challenge | same | only for tokens of an app that declares the capability cp1 |
+//! | single sign-on | same | skips the sign-in page, unless `login_hint` names another user |
+//! | metadata, ID token, errors | fewer fields | a subset of the real ones |
+//! | sign-in page | missing | no password, no second factor, no consent that is remembered |
+//! | sign-out | missing | no question which account, no front-channel logout |
+//! | other features | missing | guests, groups, policies, throttling, other flows, key rotation |
+//!
+//! The AADSTS numbers are real. The sentences beside them are not.
 
 mod entra;
+mod explanations;
+mod faults;
 mod graph;
+mod recorder;
 
-use std::collections::VecDeque;
-use std::io;
+use std::collections::{HashMap, VecDeque};
 use std::net::TcpListener;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,29 +38,40 @@ use std::time::{Duration, Instant};
 use actix_web::cookie::time::OffsetDateTime;
 use actix_web::dev::Server;
 use actix_web::http::StatusCode;
-use actix_web::middleware::DefaultHeaders;
-use actix_web::{App, HttpResponse, HttpServer, web};
+use actix_web::middleware::{DefaultHeaders, from_fn};
+use actix_web::web::{self, Data};
+use actix_web::{App, HttpResponse, HttpServer};
+use anyhow::{Context as _, anyhow};
+use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use base64::prelude::*;
-use rand::distr::{Alphanumeric, SampleString};
+use jsonwebtoken::jwk::{AlgorithmParameters, Jwk};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
+use rand::distr::{Alphanumeric, SampleString as _};
 use tera::{Context, Tera, context};
+use tracing::error;
 use url::Url;
+
+use self::faults::{Fault, Faults};
+use self::recorder::Recorder;
+use crate::client_credential::ClientCredential;
 
 const TENANT_ID: &str = "6f0d2b1e-5c3a-4e97-8b64-d1a7c09e3f52";
 const CLIENT_ID: &str = "b8e41c7a-92d5-4f06-a3be-7d50f6128c94";
 
-/// What the app needs to know of the tenant, in the names of
-/// default_settings.toml.
+/// What the app needs to use the demo tenant. Most fields have the names of settings.
 pub struct DemoTenant {
-    /// The app registration's client ID.
+    /// The client ID of the app registration.
     pub client_id: String,
-    /// The app registration's client secret, another one at each start.
-    pub client_credential: String,
-    /// `http://localhost:<port>/<tenant ID>`
+    /// The client secret of the app registration. Each start makes another one.
+    pub client_credential: ClientCredential,
+    /// `http://localhost:PORT/TENANT_ID`
     pub authority: String,
-    /// Microsoft Graph's `/v1.0/me`.
-    pub endpoint: String,
-    /// Answers once it is spawned.
+    /// `/v1.0/me` of Microsoft Graph.
+    pub endpoint: Url,
+    /// The page that shows the messages, `http://localhost:PORT/`.
+    pub recorder: String,
+    /// Runs when it is spawned.
     pub server: Server,
 }
 
@@ -72,90 +104,152 @@ impl User {
     fn name(&self) -> String {
         format!("{} Example", self.given_name)
     }
+
+    /// The claim `login_hint`. Apps do not look into it.
+    fn login_hint(&self) -> String {
+        format!("O.{}", BASE64_URL_SAFE_NO_PAD.encode(self.oid))
+    }
+
+    /// Whether the parameter `login_hint` names this user.
+    fn is_hinted(&self, hint: &str) -> bool {
+        hint.eq_ignore_ascii_case(self.username) || hint == self.login_hint()
+    }
 }
 
-/// What a user granted the app: that, and no more, is what its tokens stand
-/// for.
+/// What a user granted to the app in one sign-in.
 #[derive(Clone)]
 struct Grant {
     user: &'static User,
     scope: String,
     nonce: Option<String>,
+    signed_in: Instant,
+    /// Whether the app declared the client capability cp1, so that it gets claims challenges.
+    handles_challenges: bool,
+}
+
+/// An RSA key that signs ID tokens.
+struct SigningKey {
+    kid: String,
+    private: EncodingKey,
+    /// The modulus and the exponent of the public key, in Base64url.
+    n: String,
+    e: String,
+}
+
+impl SigningKey {
+    fn generate() -> anyhow::Result<Self> {
+        let key = KeyPair::generate(KeySize::Rsa2048)?.as_der()?;
+        let pem = pem::encode(&pem::Pem::new("PRIVATE KEY", key.as_ref()));
+        let private = EncodingKey::from_rsa_pem(pem.as_bytes())?;
+        match Jwk::from_encoding_key(&private, Algorithm::RS256)?.algorithm {
+            AlgorithmParameters::RSA(public) => {
+                Ok(Self { kid: random::<20>(), private, n: public.n, e: public.e })
+            }
+            _ => Err(anyhow!("not an RSA key")),
+        }
+    }
 }
 
 struct Tenant {
-    /// `http://localhost:<port>`
+    /// `http://localhost:PORT`
     origin: String,
     authority: String,
     client_secret: String,
-    /// As registered, to compare with; and parsed, to redirect to.
-    redirect_uri: String,
-    redirect_url: Url,
-    token_lifetime: u64,
-    key: KeyPair,
-    kid: String,
+    /// The registered certificates by their SHA-256 thumbprints.
+    certificates: Mutex<HashMap<String, DecodingKey>>,
+    /// The registered redirect URIs: the one of the sign-in, and the home page of the app.
+    redirect_uris: [String; 2],
+    token_lifetime: u32,
+    key: SigningKey,
     templates: Tera,
+    faults: Faults,
+    recorder: Recorder,
     sessions: Issued<entra::Session>,
     codes: Issued<entra::Code>,
     refresh_tokens: Issued<Grant>,
     access_tokens: Issued<Grant>,
+    /// The values `jti` of assertions that were used.
+    assertions: Issued<()>,
 }
 
-/// Serves on `listeners`, which are localhost's on one port.
+/// Starts to serve on `listeners`, which are the addresses of localhost on one port.
 ///
-/// `redirect_uri` is the one that is registered, `token_lifetime` that of
-/// access tokens, in seconds.
+/// `redirect_uri` is the registered redirect URI of the app. Access tokens are valid for
+/// `token_lifetime` seconds.
 ///
 /// # Errors
-/// `redirect_uri` is not a URL, there is no listener, or no RSA key can be
-/// made.
-pub fn start(listeners: Vec<TcpListener>, redirect_uri: &str, token_lifetime: u64) -> io::Result<DemoTenant> {
-    let port = listeners.first().ok_or(io::ErrorKind::AddrNotAvailable)?.local_addr()?.port();
+/// There is no listener, `redirect_uri` is not a URL, or a key cannot be made.
+pub fn start(
+    listeners: Vec<TcpListener>,
+    redirect_uri: &str,
+    token_lifetime: u32,
+) -> anyhow::Result<DemoTenant> {
+    let port = listeners.first().context("no port for the demo tenant")?.local_addr()?.port();
     let origin = format!("http://localhost:{port}");
     let authority = format!("{origin}/{TENANT_ID}");
-    // Shaped as Entra's are: an app that forgot to encode what is not a letter
-    // would be found out here.
+    let home_page = Url::parse(redirect_uri)?.join("/")?;
+    // Like a real secret, it has characters that a form must encode.
     let letters = Alphanumeric.sample_string(&mut rand::rng(), 34);
-    let [a, b, c, d, e] = [&letters[..3], &letters[3..13], &letters[13..21], &letters[21..28], &letters[28..]];
-    let client_secret = format!("{a}8Q~{b}.{c}_{d}-{e}");
+    let client_secret = format!("{}8Q~{}.{}", &letters[..3], &letters[3..20], &letters[20..]);
     let mut templates = Tera::new();
-    templates
-        .add_raw_template("page.html", include_str!("../../templates/demo_tenant/page.html"))
-        .map_err(io::Error::other)?;
+    templates.add_raw_templates([
+        ("base.html", include_str!("../../templates/demo_tenant/base.html")),
+        ("page.html", include_str!("../../templates/demo_tenant/page.html")),
+        ("recorder.html", include_str!("../../templates/demo_tenant/recorder.html")),
+    ])?;
 
-    let tenant = web::Data::new(Tenant {
+    // Browsers apply form-action to the redirect after the form too, and that leads to the app.
+    let policy = format!(
+        "default-src 'none'; style-src 'self'; img-src data:; form-action 'self' \
+         http://localhost:* {}; frame-ancestors 'none'; base-uri 'none'",
+        home_page.origin().ascii_serialization()
+    );
+    let tenant = Data::new(Tenant {
         origin: origin.clone(),
         authority: authority.clone(),
         client_secret: client_secret.clone(),
-        redirect_uri: redirect_uri.to_owned(),
-        redirect_url: Url::parse(redirect_uri).map_err(io::Error::other)?,
+        certificates: Mutex::default(),
+        redirect_uris: [redirect_uri.to_owned(), home_page.into()],
         token_lifetime,
-        key: KeyPair::generate(KeySize::Rsa2048).map_err(io::Error::other)?,
-        kid: random::<20>(),
+        key: SigningKey::generate()?,
         templates,
+        faults: Faults::default(),
+        recorder: Recorder::default(),
         sessions: Issued::new(24 * 3600),
         codes: Issued::new(600),
         refresh_tokens: Issued::new(90 * 24 * 3600),
-        access_tokens: Issued::new(token_lifetime),
+        access_tokens: Issued::new(token_lifetime.into()),
+        assertions: Issued::new(600),
     });
-    // Without form-action: browsers apply it to the redirect after a form as
-    // well, and that leads to the app.
-    let policy = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'";
     let server = HttpServer::new(move || {
         let headers = DefaultHeaders::new()
-            .add(("Content-Security-Policy", policy))
+            .add(("Content-Security-Policy", policy.as_str()))
+            .add(("Cross-Origin-Opener-Policy", "same-origin"))
             .add(("X-Content-Type-Options", "nosniff"))
-            .add(("Referrer-Policy", "no-referrer"))
+            // With no-referrer, browsers would send the forms with `Origin: null`.
+            .add(("Referrer-Policy", "same-origin"))
             .add(("Cache-Control", "no-store, no-cache"));
-        App::new().wrap(headers).app_data(tenant.clone()).configure(routes)
+        // The last `wrap` sees a request first.
+        App::new()
+            .app_data(tenant.clone())
+            .wrap(headers)
+            .wrap(from_fn(faults::interfere))
+            .wrap(from_fn(recorder::record))
+            .configure(routes)
     });
-    // Longer than the app's client keeps an idle connection, which is 90 s: or
-    // it would now and then send a request over one that is being closed here.
+    // The app's client keeps an idle connection for 90 seconds. Keep it for longer here, so that
+    // the client does not send a request when the connection is being closed.
     let server = server.workers(1).disable_signals().keep_alive(Duration::from_secs(120));
     let server = listeners.into_iter().try_fold(server, HttpServer::listen)?.run();
-    let endpoint = format!("{origin}/v1.0/me");
-    let client_id = CLIENT_ID.to_owned();
-    Ok(DemoTenant { client_id, client_credential: client_secret, authority, endpoint, server })
+    Ok(DemoTenant {
+        client_id: CLIENT_ID.to_owned(),
+        client_credential: ClientCredential::load(CLIENT_ID, &client_secret)
+            .map_err(anyhow::Error::msg)?,
+        authority,
+        endpoint: Url::parse(&format!("{origin}/v1.0/me"))?,
+        recorder: format!("{origin}/"),
+        server,
+    })
 }
 
 fn routes(app: &mut web::ServiceConfig) {
@@ -171,6 +265,9 @@ fn routes(app: &mut web::ServiceConfig) {
     app.service(tenant)
         .route("/{tenant}/{rest:(v2.0|discovery|oauth2)/.*}", web::to(entra::no_such_tenant))
         .service(web::resource("/v1.0/me").get(graph::me))
+        .service(web::resource("/").get(recorder::page))
+        .service(web::resource("/faults").post(faults::choose))
+        .service(web::resource("/certificates").post(faults::register_certificate))
         .service(web::resource("/style.css").get(style))
         .default_service(web::to(not_found));
 }
@@ -180,72 +277,94 @@ async fn style() -> HttpResponse {
     HttpResponse::Ok().content_type("text/css; charset=utf-8").body(css)
 }
 
-async fn not_found(tenant: web::Data<Tenant>) -> HttpResponse {
+async fn not_found(tenant: Data<Tenant>) -> HttpResponse {
     tenant.message(StatusCode::NOT_FOUND, "Not found", "The demo tenant has no such page.")
 }
 
 impl Tenant {
-    fn page(&self, status: StatusCode, context: &Context) -> HttpResponse {
+    fn page(&self, status: StatusCode, template: &str, context: &Context) -> HttpResponse {
         let mut response = HttpResponse::build(status);
-        match self.templates.render("page.html", context) {
+        match self.templates.render(template, context) {
             Ok(html) => response.content_type("text/html; charset=utf-8").body(html),
             Err(err) => {
-                tracing::error!("demo tenant: the page cannot be made: {err}");
+                error!("demo tenant: {template}: {err:?}");
                 response.status(StatusCode::INTERNAL_SERVER_ERROR).finish()
             }
         }
     }
 
+    /// A page with one sentence.
     fn message(&self, status: StatusCode, title: &str, text: &str) -> HttpResponse {
-        self.page(status, &context! { title, text })
+        self.page(status, "page.html", &context! { title, text })
+    }
+
+    fn certificates(&self) -> MutexGuard<'_, HashMap<String, DecodingKey>> {
+        self.certificates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The app roles of a user now.
+    fn roles(&self, user: &User) -> &'static [&'static str] {
+        if self.faults.is_active(Fault::NoRole) { &[] } else { user.roles }
+    }
+
+    /// Whether the user's sessions were revoked after this sign-in.
+    fn is_revoked(&self, grant: &Grant) -> bool {
+        self.faults.since(Fault::Revoked).is_some_and(|since| grant.signed_in < since)
     }
 }
 
-/// What was issued under handles that cannot be guessed: the last
-/// `AT_MOST`, each until it expires.
+/// Values that were issued under names that nobody can guess. Each is kept for `lifetime`, and
+/// 2,000 at most.
 struct Issued<T> {
     lifetime: Duration,
     kept: Mutex<VecDeque<(Instant, String, T)>>,
 }
 
 impl<T> Issued<T> {
-    const AT_MOST: usize = 2_000;
-
     fn new(seconds: u64) -> Self {
         Self { lifetime: Duration::from_secs(seconds), kept: Mutex::default() }
     }
 
     fn kept(&self) -> MutexGuard<'_, VecDeque<(Instant, String, T)>> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        // All live equally long, so the first to come are the first to go.
+        // The oldest are in front.
         while kept.front().is_some_and(|(issued, ..)| issued.elapsed() >= self.lifetime) {
             kept.pop_front();
         }
         kept
     }
 
-    fn issue(&self, what: T) -> String {
-        let handle = random::<32>();
+    fn issue(&self, value: T) -> String {
+        let name = random::<32>();
+        self.keep(&name, value);
+        name
+    }
+
+    fn keep(&self, name: &str, value: T) {
         let mut kept = self.kept();
-        if kept.len() >= Self::AT_MOST {
+        if kept.len() >= 2_000 {
             kept.pop_front();
         }
-        kept.push_back((Instant::now(), handle.clone(), what));
-        handle
+        kept.push_back((Instant::now(), name.to_owned(), value));
     }
 
-    /// What `read` makes of it, which may change it.
-    fn find<R>(&self, handle: &str, read: impl FnOnce(&mut T) -> R) -> Option<R> {
+    /// Calls `read` with the time of issue and the value, which it may change.
+    fn find<R>(&self, name: &str, read: impl FnOnce(Instant, &mut T) -> R) -> Option<R> {
         let mut kept = self.kept();
-        kept.iter_mut().rev().find(|(_, known, _)| known == handle).map(|(.., what)| read(what))
+        let found = kept.iter_mut().find(|(_, known, _)| known == name);
+        found.map(|(issued, _, value)| read(*issued, value))
     }
 
-    fn remove(&self, handle: &str) {
-        self.kept().retain(|(_, known, _)| known != handle);
+    fn remove(&self, name: &str) {
+        self.kept().retain(|(_, known, _)| known != name);
+    }
+
+    fn clear(&self) {
+        self.kept().clear();
     }
 }
 
-/// Whether `name` is one of the space-separated `scope`.
+/// Whether `name` is one of the space-separated names in `scope`.
 fn has(scope: &str, name: &str) -> bool {
     scope.split(' ').any(|scope| scope == name)
 }
@@ -259,8 +378,7 @@ fn guid() -> String {
     format!("{}-{}-4{}-a{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..])
 }
 
-/// As Entra writes it: `2026-01-31 12:34:56Z`.
-fn timestamp() -> String {
-    let now = OffsetDateTime::now_utc();
-    format!("{} {:02}:{:02}:{:02}Z", now.date(), now.hour(), now.minute(), now.second())
+/// A time as Entra ID writes it, such as `2026-01-31 12:34:56Z`.
+fn timestamp(time: OffsetDateTime) -> String {
+    format!("{} {:02}:{:02}:{:02}Z", time.date(), time.hour(), time.minute(), time.second())
 }

@@ -1,175 +1,195 @@
-//! `GET /admin`: for signed-in users who have the app role `admin`. Shows
-//! the claims of the id token, `roles` among them.
+//! `GET /admin`: shows the claims of the ID token to users with the app role `admin`.
 
+// <ms_docref_import_admin>
 use actix_session::Session;
+use actix_web::cookie::time::{Duration, OffsetDateTime};
+use actix_web::cookie::{Cookie, CookieJar, SameSite};
 use actix_web::error::{Error, ErrorForbidden, ErrorInternalServerError};
 use actix_web::http::header::{ContentType, LOCATION};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::get_current_timestamp;
-use serde_json::{Map, Value, json};
+use base64::prelude::*;
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tera::{Context, Tera};
 use tracing::{info, warn};
-use url::Url;
 
+use crate::protocol::{AuthCodeFlow, OpenIdMetadata, RequestedClaims, User};
 use crate::settings::Settings;
+// </ms_docref_import_admin>
 
-/// Shows the claims of the user's id token, or redirects to the
-/// authorization endpoint first.
+/// Shows the claims of the signed-in user's ID token.
+///
+/// - Step 1, session lookup: find the signed-in user.
+/// - Step 4, role inspection: only users with the app role `admin` see the page.
+/// - Step 5, redirect to authorize: if step 1 or 4 needs a sign-in, start one.
+///
+/// This page calls no API, so it has no steps 2 and 3. mod.rs lists all steps.
 ///
 /// # Errors
-/// 403 for a user without the app role `admin`.
+/// 403 if the user does not have the app role `admin`, 500 if the template fails.
 pub async fn admin(
     req: HttpRequest,
     session: Session,
     settings: Data<Settings>,
+    metadata: Data<OpenIdMetadata>,
     templates: Data<Tera>,
 ) -> Result<HttpResponse, Error> {
-    let now = get_current_timestamp().cast_signed();
+    // Unix time, in seconds.
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    // This page calls no API that could require claims. Step 5 has the same text as in
+    // graph.rs.
+    let claims_challenge: Option<RequestedClaims> = None;
 
-    // Steps 1 and 3 end with the page. Whatever on the way needs the user to
-    // sign in leaves this block by `break 'sign_in (reason, claims
-    // challenge)`; step 4, after it, redirects to the authorization endpoint.
-    let (reason, claims_challenge): (&str, Option<Value>) = 'sign_in: {
-        // <ms_docref_require_authentication>
-        // 1. Session lookup. The cookie names a session on the server, in which a
-        // sign-in leaves two things: `user`, with the id token and its claims, and
-        // `token_cache`. The id token was validated before it got there, so what
-        // it says is relied on here. A value that cannot be read counts as none,
-        // and signing in puts a new one in its place.
-        let user: Value = session.get("user").ok().flatten().unwrap_or_default();
-        if user.is_null() || !session.contains_key("token_cache") {
-            break 'sign_in ("nobody is signed in", None);
-        }
-        // The end of the id token is the end of the sign-in: single sign-on makes
-        // the next one a silent bounce, and it brings roles and policies up to
-        // date. 120 seconds are for clocks that differ, as they are at the
-        // sign-in: were the pages stricter than the callback, the two would send
-        // the browser to and fro.
-        if user["id_token_claims"]["exp"].as_f64().is_none_or(|exp| exp + 120.0 <= now as f64) {
-            break 'sign_in ("the id token has expired", None);
-        }
+    // <ms_docref_require_authentication>
+    // Step 1: session lookup. The browser has only a session ID in a cookie. The session
+    // is on the server. It has the value `user` if step 9 signed a user in. A value that
+    // cannot be read is treated as missing.
+    let user: Option<User> = session.get("user").ok().flatten();
+
+    // This block returns the page. If a step needs a sign-in, `break 'sign_in` leaves
+    // the block with the reason, and step 5 follows.
+    let reason = 'sign_in: {
+        let Some(user) = &user else {
+            break 'sign_in "nobody is signed in";
+        };
+        info!("step 1: a user is signed in");
         // </ms_docref_require_authentication>
 
-        // Step 2, an access token, is not needed here: the page shows what the id
-        // token says, and calls nobody.
-
         // <ms_docref_require_admin_role_authNZ>
-        // 3. Role inspection. Microsoft Entra ID puts the app roles that the user
-        // is assigned to into the claim `roles`, an array. The role must be one of
-        // its elements: "administrator" contains "admin" and is another role. The
-        // id token was validated at the sign-in and has been on the server since,
-        // so its claims can be relied on.
-        let id_token_claims = &user["id_token_claims"];
-        let roles = id_token_claims["roles"].as_array();
-        if !roles.is_some_and(|roles| roles.iter().any(|role| role == "admin")) {
-            let roles = id_token_claims.get("roles").map_or_else(|| "none".to_owned(), Value::to_string);
-            let sub = id_token_claims["sub"].as_str().unwrap_or_default();
-            warn!("403: the user {sub:?} lacks the app role admin, the roles in the id token are {roles:?}");
+        // Step 4: role inspection. The ID token contains the roles that the user had at
+        // the sign-in. When it expires, a new sign-in gets the current roles. With single
+        // sign-on this usually needs no prompt. Allow 120 seconds for clocks that differ,
+        // as step 8 does.
+        let claims = &user.id_token_claims;
+        if claims["exp"].as_i64().unwrap_or(0) <= now - 120 {
+            break 'sign_in "the ID token has expired";
+        }
+        // `roles` is an array, or missing if the user has no role. Compare whole
+        // elements: "administrator" is another role.
+        let oid = &claims["oid"];
+        let roles = claims["roles"].as_array().cloned().unwrap_or_default();
+        if !roles.contains(&json!("admin")) {
+            let roles = json!(roles);
+            warn!("step 4: refused, oid {oid} does not have the app role admin, roles: {roles}");
             return Err(ErrorForbidden(format!(
-                "User is missing a required role. The role needed is \"admin\"; the roles in the id token are \
-                 {roles}. Assign the role in the Microsoft Entra admin center, under Enterprise applications > (this \
-                 app) > Users and groups, then sign out and in again."
+                "You do not have the app role that this page requires. Required role: \"admin\". \
+                 Roles in your ID token: {roles}. An administrator can assign the role in the \
+                 Microsoft Entra admin center: Enterprise apps > (this app) > Users and groups. \
+                 Then sign out and sign in again."
             )));
         }
+        info!("step 4: oid {oid} has the app role admin");
         // </ms_docref_require_admin_role_authNZ>
 
         // <ms_docref_display_admin_view_content>
-        // What the page is for: the claims, as they came in the id token. They are
-        // the user's own, and the template escapes what is in them.
-        info!("the user has the app role admin");
+        let user_name = claims["name"].as_str().or(claims["preferred_username"].as_str());
         let mut context = Context::new();
-        let user_name = id_token_claims["name"].as_str().or(id_token_claims["preferred_username"].as_str());
-        context.insert("user_name", user_name.unwrap_or("a user without a name"));
-        context.insert("id_token_claims", &serde_json::to_string_pretty(id_token_claims)?);
-        let page = templates.render("authenticated/admin.html", &context).map_err(ErrorInternalServerError)?;
+        context.insert("user_name", user_name.unwrap_or("unknown user"));
+        context.insert("id_token_claims", &serde_json::to_string_pretty(claims)?);
+        let page = templates.render("authenticated/admin.html", &context);
+        let page = page.map_err(ErrorInternalServerError)?;
         return Ok(HttpResponse::Ok().content_type(ContentType::html()).body(page));
         // </ms_docref_display_admin_view_content>
     };
 
     // <ms_docref_build_auth_code_flow>
-    // 4. Redirect to authorize: the first leg of the auth code flow (RFC 6749
-    // section 4.1.1, OpenID Connect Core section 3.1.2.1). Three secrets, new
-    // for each sign-in, tie its two legs to each other and to this browser
-    // (RFC 9700 section 2.1):
-    // - state comes back with the browser, so that nobody can slip it somebody
-    //   else's code (RFC 6749 section 10.12);
-    // - nonce comes back in the id token, so that nobody can slip in another
-    //   one (OpenID Connect Core section 15.5.2);
-    // - code_verifier stays here until the code is redeemed, and authorize
-    //   gets its hash, so that nobody can use a stolen code (PKCE, RFC 7636
-    //   section 4).
-    info!("sign-in needed, {reason}: redirecting to the authorization endpoint");
-    let random = || URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
-    let (state, nonce, code_verifier) = (random(), random(), random());
-    let code_challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(&code_verifier));
-    // openid asks for an id token, profile for the name in it, offline_access
-    // for a refresh token. Sorted, as MSAL sends them: their order means
-    // nothing (RFC 6749 section 3.3).
-    let mut scopes: Vec<&str> = settings.scope.split_whitespace().collect();
-    scopes.extend(["openid", "profile", "offline_access"]);
-    scopes.sort_unstable();
-    let scope = scopes.join(" ");
-    // The client capability cp1 says that this app understands claims
-    // challenges, so access tokens may live long and be revoked before they
-    // expire (continuous access evaluation). What a challenge asks for is
-    // added to it (the claims parameter, OpenID Connect Core section 5.5).
-    let mut claims = claims_challenge.clone().unwrap_or_else(|| json!({}));
-    if !claims["access_token"].is_object() {
-        claims["access_token"] = json!({});
+    // Step 5: redirect to authorize. Start the authorization code flow (RFC 6749 section
+    // 4.1.1). Three random values protect the sign-in:
+    // - `state`: step 6 checks that the sign-in started in this browser.
+    // - `nonce`: step 8 checks that the ID token is for this sign-in.
+    // - `code_verifier`: step 7 proves that this app started the sign-in. A thief of the
+    //   code does not have it. The request below contains only its hash (PKCE, RFC
+    //   7636).
+    info!("step 5: {reason}, redirecting to the authorization endpoint");
+    let random = || BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+    let (nonce, code_verifier) = (random(), random());
+    let code_challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(&code_verifier));
+    // `state` becomes a part of a cookie name. The time in it sorts these cookies by
+    // age.
+    let state = format!("{now}-{}", random());
+
+    // <ms_docref_requested_claims>
+    // Request the claims of the claims challenge, if there is one. The value cp1 in
+    // `xms_cc` declares that this app can answer claims challenges. In return, access
+    // tokens can be valid for up to 28 hours.
+    let answers_challenge = claims_challenge.is_some();
+    let mut requested_claims = claims_challenge.unwrap_or_default();
+    let for_access_token = requested_claims.entry("access_token".to_owned()).or_default();
+    for_access_token.insert("xms_cc".to_owned(), json!({ "values": ["cp1"] }));
+    // </ms_docref_requested_claims>
+
+    // <ms_docref_authorization_url>
+    let mut url = metadata.authorization_endpoint.clone();
+    url.query_pairs_mut()
+        .append_pair("client_id", &settings.client_id)
+        .append_pair("response_type", "code")
+        .append_pair("redirect_uri", &settings.redirect_uri)
+        // `openid` requests an ID token, `profile` the user's name in the ID token, and
+        // `offline_access` a refresh token.
+        .append_pair("scope", &format!("openid profile offline_access {}", settings.scope))
+        .append_pair("claims", &serde_json::to_string(&requested_claims)?)
+        .append_pair("state", &state)
+        .append_pair("nonce", &nonce)
+        .append_pair("code_challenge", &code_challenge)
+        .append_pair("code_challenge_method", "S256");
+    // Name the account of a signed-in user. Without it, a user with several accounts has
+    // to choose one again.
+    let claims = user.map(|user| user.id_token_claims).unwrap_or_default();
+    let login_hint = claims["login_hint"].as_str().or(claims["preferred_username"].as_str());
+    if let Some(login_hint) = login_hint {
+        url.query_pairs_mut().append_pair("login_hint", login_hint);
     }
-    claims["access_token"]["xms_cc"] = json!({ "values": ["cp1"] });
+    // </ms_docref_authorization_url>
 
-    // What the second leg needs stays in the session, under its state, for ten
-    // minutes. The page to come back to is the one asked for here, which is a
-    // path of this app, whatever the browser called its host.
-    let post_sign_in_url = req.uri().path_and_query().map_or("/", |url| url.as_str());
-    let post_sign_in_url = if post_sign_in_url.len() > 2000 { req.path() } else { post_sign_in_url };
-    let flow = json!({
-        "code_verifier": code_verifier,
-        "nonce": nonce,
-        "redirect_uri": settings.redirect_uri,
-        "scope": scope,
-        "claims": claims.to_string(),
-        "claims_challenge": claims_challenge,
-        "post_sign_in_url": post_sign_in_url,
-        "expires_on": now + 600,
-    });
-    // One flow for each tab that is signing in, so that all of them arrive.
-    // Eight at most, the oldest goes first: a visitor who never signs in
-    // leaves little behind.
-    let flows: Map<String, Value> = session.get("auth_code_flow").ok().flatten().unwrap_or_default();
-    let mut flows: Map<String, Value> = flows.into_iter().rev().take(7).rev().collect();
-    flows.insert(state.clone(), flow);
-    session.insert("auth_code_flow", flows)?;
+    // <ms_docref_keep_auth_code_flow>
+    // Store what steps 6 to 9 need in an encrypted cookie. `state` is a part of its
+    // name. The Flask sample uses the session (`session["auth_code_flow"]`). There, two
+    // tabs that start at the same moment overwrite each other's values, and each visitor
+    // who does not sign in leaves a session on the server.
+    let page = req.uri().path_and_query().map_or("/", |url| url.as_str());
+    // Browsers refuse cookies over 4 KB. Of a long address, keep only the path.
+    let page = if page.len() > 1000 { req.path() } else { page };
+    let flow = AuthCodeFlow {
+        nonce,
+        code_verifier,
+        requested_claims,
+        answers_challenge,
+        post_sign_in_url: page.to_owned(),
+        expires_on: now + 900,
+    };
+    let prefix = format!("{}-flow-", settings.cookie_prefix());
+    let flow_cookie = Cookie::build(format!("{prefix}{state}"), serde_json::to_string(&flow)?)
+        .path("/")
+        .http_only(true)
+        // With Strict, browsers would not send the cookie after the redirect to step 6.
+        .same_site(SameSite::Lax)
+        .secure(settings.is_https())
+        .max_age(Duration::seconds(900))
+        .finish();
+    // The jar encrypts the cookie. `delta` contains this one cookie.
+    let mut cookies = CookieJar::new();
+    cookies.private_mut(&settings.cookie_key).add(flow_cookie);
+    let mut response = HttpResponse::Found();
+    response.insert_header((LOCATION, url.as_str()));
+    for cookie in cookies.delta() {
+        response.cookie(cookie.clone());
+    }
 
-    let claims = claims.to_string();
-    let parameters = [
-        // This app asks for a code, and where that is to be sent: to an address
-        // that is registered, or nowhere.
-        ("client_id", settings.client_id.as_str()),
-        ("response_type", "code"),
-        ("redirect_uri", &settings.redirect_uri),
-        // What the tokens are to be good for, and what is to be in them.
-        ("scope", &scope),
-        ("claims", &claims),
-        // The secrets that can be seen: the code_verifier cannot be told from its
-        // hash.
-        ("state", &state),
-        ("nonce", &nonce),
-        ("code_challenge", &code_challenge),
-        ("code_challenge_method", "S256"),
-        // Microsoft's own: with the tokens, say whose account it is. MSAL's token
-        // cache is sorted by that.
-        ("client_info", "1"),
-    ];
-    // The address is the metadata's. The browser goes there and, with single
-    // sign-on, is back before anyone sees it.
-    let authorization_endpoint = settings.openid_metadata["authorization_endpoint"].as_str().unwrap_or_default();
-    let url = Url::parse_with_params(authorization_endpoint, parameters).map_err(ErrorInternalServerError)?;
-    Ok(HttpResponse::Found().insert_header((LOCATION, url.as_str())).finish())
+    // Each sign-in that was not completed leaves a cookie. Keep the four newest and the
+    // new one, so that the request header does not grow too large. To remove a cookie,
+    // repeat its path and `secure`.
+    let mut pending = req.cookies().map(|cookies| cookies.clone()).unwrap_or_default();
+    pending.retain(|cookie| cookie.name().starts_with(&prefix));
+    pending.sort_by_key(|cookie| cookie.name().to_owned());
+    let too_many = pending.len().saturating_sub(4);
+    for mut cookie in pending.into_iter().take(too_many) {
+        cookie.set_path("/");
+        cookie.set_secure(settings.is_https());
+        cookie.make_removal();
+        response.cookie(cookie);
+    }
+    // </ms_docref_keep_auth_code_flow>
+    Ok(response.finish())
     // </ms_docref_build_auth_code_flow>
 }

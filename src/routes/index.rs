@@ -1,29 +1,31 @@
-//! `GET /`: public. The links on the page lead to the protected ones, which
-//! start a sign-in by themselves.
+//! `GET /`: the home page, for everyone.
 
+// <ms_docref_import_index>
 use actix_session::Session;
 use actix_web::HttpResponse;
 use actix_web::error::{Error, ErrorInternalServerError};
 use actix_web::http::header::ContentType;
 use actix_web::web::Data;
-use serde_json::Value;
 use tera::{Context, Tera};
 
+use crate::protocol::User;
+// </ms_docref_import_index>
+
 // <ms_docref_unprotected_app_route>
-/// The home page, for anyone: it shows who is signed in, if someone is.
+/// Shows the home page, and who is signed in.
 ///
 /// # Errors
-/// 500 if the page cannot be rendered.
+/// 500 if the template fails.
 pub async fn index(session: Session, templates: Data<Tera>) -> Result<HttpResponse, Error> {
     let mut context = Context::new();
-    // Reading the session does not start one: a new visitor gets no cookie.
-    if let Ok(Some(user)) = session.get::<Value>("user") {
-        let claims = &user["id_token_claims"];
-        let user_name =
-            claims["name"].as_str().or(claims["preferred_username"].as_str()).unwrap_or("a user without a name");
-        context.insert("user_name", user_name);
+    // Reading the session does not start one. A new visitor gets no cookie.
+    let user: Option<User> = session.get("user").ok().flatten();
+    if let Some(claims) = user.map(|user| user.id_token_claims) {
+        let user_name = claims["name"].as_str().or(claims["preferred_username"].as_str());
+        context.insert("user_name", user_name.unwrap_or("unknown user"));
     }
-    let page = templates.render("public/index.html", &context).map_err(ErrorInternalServerError)?;
+    let page = templates.render("public/index.html", &context);
+    let page = page.map_err(ErrorInternalServerError)?;
     Ok(HttpResponse::Ok().content_type(ContentType::html()).body(page))
 }
 // </ms_docref_unprotected_app_route>

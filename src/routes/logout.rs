@@ -1,6 +1,7 @@
-//! `GET /logout`: forgets the user here and, if SSO_LOGOUT says so, at
-//! Microsoft Entra ID too.
+//! `GET /logout`: signs the user out of this app and, with SSO_LOGOUT, of Microsoft Entra
+//! ID.
 
+// <ms_docref_import_logout>
 use actix_session::Session;
 use actix_web::HttpResponse;
 use actix_web::error::{Error, ErrorInternalServerError};
@@ -9,40 +10,49 @@ use actix_web::web::Data;
 use tracing::info;
 use url::Url;
 
+use crate::protocol::{OpenIdMetadata, User};
 use crate::settings::Settings;
+// </ms_docref_import_logout>
 
-/// Signs the user out.
+/// Ends the session and redirects to the home page.
 ///
 /// # Errors
-/// 500 if the end session endpoint or REDIRECT_URI is no URL; both were
-/// checked at start.
-pub async fn logout(session: Session, settings: Data<Settings>) -> Result<HttpResponse, Error> {
+/// 500 if REDIRECT_URI is not a URL, which the app checks when it starts.
+pub async fn logout(
+    session: Session,
+    settings: Data<Settings>,
+    metadata: Data<OpenIdMetadata>,
+) -> Result<HttpResponse, Error> {
     // <ms_docref_logout_user>
-    // The session goes with all that it holds (user, token cache, flows not
-    // yet come back), on the server and as a cookie: a copy of the cookie is
-    // worth nothing from now on, and no request still under way brings it
-    // back.
+    // Delete the session on the server and the cookie in the browser. The server refuses
+    // a copy of the cookie.
+    let user: Option<User> = session.get("user").ok().flatten();
     session.purge();
 
-    // Microsoft Entra ID has a session of its own with this browser, for all
-    // apps. As long as it lasts, the next sign-in here asks for nothing, which
-    // is what single sign-on is for. On a shared computer it should end as
-    // well.
-    let end_session_endpoint =
-        settings.openid_metadata["end_session_endpoint"].as_str().filter(|_| settings.sso_logout);
-    let Some(end_session_endpoint) = end_session_endpoint else {
-        info!("signed out here; single sign-on goes on, without SSO_LOGOUT or an end session endpoint");
+    // Microsoft Entra ID has a session of its own in this browser, for all apps (single
+    // sign-on). End it only with SSO_LOGOUT.
+    let end_session_endpoint = metadata.end_session_endpoint.clone();
+    let (true, Some(mut url)) = (settings.sso_logout, end_session_endpoint) else {
+        info!("signed out of this app");
         return Ok(HttpResponse::Found().insert_header((LOCATION, "/")).finish());
     };
 
-    // OpenID Connect RP-Initiated Logout 1.0 section 2. The browser is sent
-    // back only to an address that is registered as a redirect URI: register
-    // this app's home page for that.
-    let mut url = Url::parse(end_session_endpoint).map_err(ErrorInternalServerError)?;
-    let home_page =
-        Url::parse(&settings.redirect_uri).and_then(|url| url.join("/")).map_err(ErrorInternalServerError)?;
+    // <ms_docref_sso_logout>
+    // Microsoft Entra ID sends the browser back only to a registered redirect URI.
+    // Register the home page for that (OpenID Connect RP-Initiated Logout 1.0 section
+    // 2).
+    let home_page = Url::parse(&settings.redirect_uri)
+        .and_then(|url| url.join("/"))
+        .map_err(ErrorInternalServerError)?;
     url.query_pairs_mut().append_pair("post_logout_redirect_uri", home_page.as_str());
-    info!("signed out here; redirecting to the end session endpoint");
+    // Name the account. Otherwise Microsoft Entra ID asks which account to sign out. The
+    // claim `login_hint` is optional: add it to the ID token under Token configuration.
+    let claims = user.map(|user| user.id_token_claims).unwrap_or_default();
+    if let Some(login_hint) = claims["login_hint"].as_str() {
+        url.query_pairs_mut().append_pair("logout_hint", login_hint);
+    }
+    info!("signed out of this app, redirecting to the end session endpoint");
     Ok(HttpResponse::Found().insert_header((LOCATION, url.as_str())).finish())
+    // </ms_docref_sso_logout>
     // </ms_docref_logout_user>
 }

@@ -1,5 +1,5 @@
-//! Starts the app as a user would, and browses it as a browser does: with a
-//! cookie jar, and every redirect seen.
+//! Starts the app as a user does, and uses it as a browser does: with cookies, one request at a
+//! time, without following redirects.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,42 +15,29 @@ use std::time::{Duration, Instant};
 use reqwest::{Client, RequestBuilder, redirect::Policy};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use url::Url;
 
-/// The demo tenant's users, by what their button on the sign-in page sends.
-pub const ADA_WITH_THE_ROLE: &str = "ada@demo-tenant.example";
-/// The other user, who has no app role.
-pub const BEN_WITHOUT_ROLE: &str = "ben@demo-tenant.example";
-/// What the button to decline sends.
-pub const DECLINE: &str = "decline";
+/// A user of the demo tenant, who has the app role `admin`.
+pub const ADA: &str = "ada@demo-tenant.example";
+/// A user of the demo tenant, who has no app role.
+pub const BEN: &str = "ben@demo-tenant.example";
 
-/// The most that anything on this machine takes, unless it will never
-/// happen.
+/// How long to wait for something that has to happen.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How the paths of requests begin that are made to see the end of a log.
-const UNTIL_HERE: &str = "/the-log-until-here-";
+/// Part of each secret in the settings of an app that refuses to start.
+pub const HIDDEN: &str = "hidden-secret";
 
-/// A running app, in a folder of its own. When it goes out of scope the
-/// process ends, and its log is searched for secrets.
-pub struct App {
-    process: Child,
-    /// The folder that the app was started in; `sessions` and `log` are in it.
-    pub folder: Arc<TempDir>,
-    /// What the app calls itself, such as `http://localhost:41234`.
-    pub url: String,
-    secrets: Secrets,
-    has_ended: bool,
-}
+/// A request to a path with this prefix marks the end of the log.
+const MARK: &str = "/the-log-until-here-";
 
-/// What must never be in the log. Browsers and identity platforms of a test
-/// add what they see.
+/// Values that must not be in the log.
 #[derive(Clone, Default)]
 pub struct Secrets(Arc<Mutex<BTreeSet<String>>>);
 
 impl Secrets {
-    /// Remembers a secret. Short ones are left out: they may stand in a log by
-    /// chance.
+    /// Adds a secret. Short values could be in the log by chance.
     pub fn add(&self, secret: impl Into<String>) {
         let secret = secret.into();
         if secret.len() >= 16 {
@@ -59,95 +46,101 @@ impl Secrets {
     }
 }
 
-/// A command for the app, with nothing of this process's environment that
-/// is a setting.
+/// A running app. When it is dropped, the process ends and its log must not contain a secret or a
+/// panic.
+pub struct App {
+    process: Child,
+    /// The working folder of the app. It contains `sessions` and `log`.
+    pub folder: Arc<TempDir>,
+    /// For example `http://localhost:41234`.
+    pub url: String,
+    pub secrets: Secrets,
+    has_ended: bool,
+}
+
+/// The app as a command, without settings of this process.
 pub fn command(folder: &Path, settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rust-webapp"));
-    command.current_dir(folder).stdin(Stdio::null());
-    for (key, _) in toml_settings() {
+    command.current_dir(folder).stdin(Stdio::null()).env_remove("RUST_LOG");
+    for key in default_settings().keys() {
         command.env_remove(key);
     }
-    // What a test plays is on this machine, and a proxy is elsewhere.
-    command.env("NO_PROXY", "localhost,127.0.0.1").envs(settings.iter().copied());
+    command.env("NO_PROXY", "localhost,127.0.0.1").env("PORT", "0").envs(settings.iter().copied());
     command
 }
 
-/// The keys and defaults of default_settings.toml.
-pub fn toml_settings() -> toml::Table {
-    fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/default_settings.toml")).unwrap().parse().unwrap()
+/// A file of this repository.
+pub fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// A new folder with default_settings.toml in it.
-pub fn folder() -> TempDir {
-    let folder = TempDir::new().unwrap();
-    fs::copy(
-        concat!(env!("CARGO_MANIFEST_DIR"), "/default_settings.toml"),
-        folder.path().join("default_settings.toml"),
-    )
-    .unwrap();
-    folder
+/// The keys and values of default_settings.toml.
+pub fn default_settings() -> toml::Table {
+    read("default_settings.toml").parse().unwrap()
+}
+
+/// Waits until something holds.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < PATIENCE, "this did not happen: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Sends a signal to a process.
+#[cfg(unix)]
+pub fn signal(process_id: u32, name: &str) {
+    let kill = Command::new("kill").args([name, &process_id.to_string()]).status();
+    assert!(kill.unwrap().success(), "kill {name} {process_id}");
+}
+
+/// Starts the app, which must refuse to start with exit code 2 and must not show a secret.
+/// Returns the lines on stderr.
+pub async fn refusal(folder: &Path, settings: &[(&str, &str)]) -> Vec<String> {
+    let mut command = tokio::process::Command::from(command(folder, settings));
+    let output = tokio::time::timeout(PATIENCE, command.kill_on_drop(true).output()).await;
+    let output = output.expect("the app did not end").unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stdout}{stderr}");
+    assert!(!stdout.contains(HIDDEN) && !stderr.contains(HIDDEN), "{stdout}{stderr}");
+    stderr.lines().map(str::to_owned).collect()
 }
 
 impl App {
-    /// Starts the app on a free port with these settings in its environment,
-    /// and waits until it serves.
+    /// Starts the app on a free port and waits until it answers.
     pub async fn start(settings: &[(&str, &str)]) -> Self {
-        Self::start_in(Arc::new(folder()), settings).await
+        Self::start_in(Arc::new(TempDir::new().unwrap()), settings).await
     }
 
-    /// Starts the app in a folder that another one may have used before.
+    /// Starts the app in a folder that may contain a log and sessions of an earlier start.
     pub async fn start_in(folder: Arc<TempDir>, settings: &[(&str, &str)]) -> Self {
-        let log = fs::OpenOptions::new().create(true).append(true).open(folder.path().join("log")).unwrap();
+        let log = fs::OpenOptions::new().create(true).append(true).open(folder.path().join("log"));
+        let log = log.unwrap();
         let before = written_log(folder.path()).len();
-        let mut command = command(folder.path(), &[("PORT", "0")]);
-        command.envs(settings.iter().copied()).stdout(log.try_clone().unwrap()).stderr(log);
-        let mut app = Self {
-            process: command.spawn().unwrap(),
-            folder,
-            url: String::new(),
-            secrets: Secrets::default(),
-            has_ended: false,
-        };
+        let mut command = command(folder.path(), settings);
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        let secrets = Secrets::default();
         for (key, value) in settings {
-            if ["CLIENT_CREDENTIAL", "SECRET_KEY"].contains(key) {
-                app.secrets.add(*value);
+            if ["CLIENT_CREDENTIAL", "SECRET_KEY"].contains(key) && !value.starts_with("file:") {
+                secrets.add(*value);
             }
         }
+        let process = command.spawn().unwrap();
+        let mut app = Self { process, folder, url: String::new(), secrets, has_ended: false };
         let started = Instant::now();
         loop {
-            let log = app.log();
-            let address =
-                log[before..].lines().find_map(|line| line.split_once("open http")?.1.split_whitespace().next());
-            if let Some(address) = address {
-                app.url = format!("http{address}");
+            let log = written_log(app.folder.path());
+            let line = log[before..].lines().find_map(|line| line.split_once("open http"));
+            if let Some((_, address)) = line {
+                app.url = format!("http{}", address.split_whitespace().next().unwrap());
                 return app;
             }
             let ended = app.process.try_wait().unwrap();
-            assert!(ended.is_none() && started.elapsed() < PATIENCE, "the app did not start ({ended:?}):\n{log}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            assert!(ended.is_none() && started.elapsed() < PATIENCE, "not started:\n{log}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-    }
-
-    /// Everything that the app has written to stdout and stderr so far. Lines
-    /// wait a moment before they are written: once that of a request made here
-    /// is there, so is all that came before.
-    pub fn log(&self) -> String {
-        static REQUESTS: AtomicUsize = AtomicUsize::new(0);
-        let address = self.url.trim_start_matches("http://");
-        let stream = if self.has_ended { None } else { TcpStream::connect(address).ok() };
-        if let Some(mut stream) = stream {
-            let path = format!("{UNTIL_HERE}{}", REQUESTS.fetch_add(1, Ordering::Relaxed));
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            let _ = write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-            let _ = io::copy(&mut stream, &mut io::sink());
-            let (log, started) = (self.folder.path().join("log"), Instant::now());
-            let is_there = || fs::read_to_string(&log).unwrap().contains(&format!("{path:?}"));
-            while !is_there() && started.elapsed() < PATIENCE {
-                thread::sleep(Duration::from_millis(2));
-            }
-            assert!(is_there() || thread::panicking(), "the end of the log does not come");
-        }
-        written_log(self.folder.path())
     }
 
     /// The address of a path of the app.
@@ -155,130 +148,138 @@ impl App {
         format!("{}{path}", self.url)
     }
 
-    /// A browser with no cookies.
+    /// A browser without cookies.
     pub fn browser(&self) -> Browser {
         Browser::new(self.secrets.clone())
     }
 
-    /// What must not be in the log.
-    pub fn secrets(&self) -> Secrets {
-        self.secrets.clone()
-    }
-
-    /// The process id, for tests that end the app themselves.
-    pub fn id(&self) -> u32 {
-        self.process.id()
-    }
-
-    /// Ends the process at once, as a power failure would.
+    /// Ends the process at once, as a power failure does.
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         self.has_ended = true;
     }
 
-    /// The paths of all session files.
-    pub fn session_files(&self) -> Vec<PathBuf> {
-        let Ok(folder) = fs::read_dir(self.folder.path().join("sessions")) else { return Vec::new() };
-        let paths = folder.map(|entry| entry.unwrap().path());
-        paths.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect()
+    /// The log so far. The app writes it in the background, so this waits for the line of a
+    /// request of its own.
+    pub fn log(&self) -> String {
+        static REQUESTS: AtomicUsize = AtomicUsize::new(0);
+        let address = self.url.trim_start_matches("http://");
+        let stream = if self.has_ended { None } else { TcpStream::connect(address).ok() };
+        if let Some(mut stream) = stream {
+            let path = format!("{MARK}{}", REQUESTS.fetch_add(1, Ordering::Relaxed));
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            let request = "HTTP/1.1\r\nConnection: close";
+            let _ = write!(stream, "GET {path} {request}\r\nHost: {address}\r\n\r\n");
+            let _ = io::copy(&mut stream, &mut io::sink());
+            let (file, started) = (self.folder.path().join("log"), Instant::now());
+            while !fs::read_to_string(&file).unwrap().contains(&format!("{path:?}")) {
+                assert!(started.elapsed() < PATIENCE, "the log is not complete");
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+        written_log(self.folder.path())
     }
 
-    /// The only session there is.
+    /// Sends these bytes and `Connection: close`, and returns the response. Browsers and HTTP
+    /// clients do not send every request that an attacker can send.
+    pub async fn raw(&self, request: impl AsRef<[u8]>) -> Page {
+        let request = [request.as_ref(), b"Connection: close\r\n\r\n"].concat();
+        let address = self.url.trim_start_matches("http://");
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        // The app may answer before it has read the whole request.
+        let _ = stream.write_all(&request).await;
+        let mut response = Vec::new();
+        let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut response)).await;
+        let request = String::from_utf8_lossy(&request);
+        assert!(read.is_ok(), "no response to {request:?}");
+        let response = String::from_utf8_lossy(&response);
+        let (head, body) = response.split_once("\r\n\r\n").expect(&request);
+        let mut lines = head.split("\r\n");
+        let status = lines.next().unwrap()[9..12].parse().unwrap();
+        let headers = lines.map(|line| line.split_once(": ").unwrap());
+        let headers = headers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+        let page = Page { status, headers: headers.collect(), body: body.to_owned() };
+        page.add_secrets_to(&self.secrets);
+        page
+    }
+
+    /// The session files.
+    pub fn session_files(&self) -> Vec<PathBuf> {
+        let Ok(folder) = fs::read_dir(self.folder.path().join("sessions")) else {
+            return Vec::new();
+        };
+        let paths = folder.map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.extension().is_some_and(|end| end == "json")).collect()
+    }
+
+    /// The values of the only session.
     pub fn session(&self) -> Value {
         let files = self.session_files();
         assert_eq!(files.len(), 1, "sessions: {files:?}");
-        serde_json::from_slice(&fs::read(&files[0]).unwrap()).unwrap()
+        let mut file: Value = serde_json::from_slice(&fs::read(&files[0]).unwrap()).unwrap();
+        file["values"].take()
     }
 
-    /// Changes the only session there is, behind the app's back.
+    /// Changes the values of the only session.
     pub fn edit_session(&self, edit: impl FnOnce(&mut Value)) {
-        let mut session = self.session();
-        edit(&mut session);
-        fs::write(&self.session_files()[0], session_file(&session)).unwrap();
-    }
-
-    /// The token cache of the only session there is.
-    pub fn token_cache(&self) -> Value {
-        serde_json::from_str(self.session()["token_cache"].as_str().expect("a token cache")).unwrap()
-    }
-
-    /// Changes the token cache of the only session there is.
-    pub fn edit_token_cache(&self, edit: impl FnOnce(&mut Value)) {
-        let mut token_cache = self.token_cache();
-        edit(&mut token_cache);
-        self.edit_session(|session| session["token_cache"] = token_cache.to_string().into());
+        let path = &self.session_files()[0];
+        let mut file: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        edit(&mut file["values"]);
+        fs::write(path, file.to_string()).unwrap();
     }
 }
 
-/// The log in this folder, without the lines of requests that were made to
-/// see its end.
+/// The log without the requests of `App::log`.
 fn written_log(folder: &Path) -> String {
     let log = fs::read_to_string(folder.join("log")).unwrap();
-    log.split_inclusive('\n').filter(|line| !line.contains(UNTIL_HERE)).collect()
+    log.split_inclusive('\n').filter(|line| !line.contains(MARK)).collect()
 }
 
-/// Adds every value of a session that must not be in the log.
 fn add_session_secrets(value: &Value, name: &str, secrets: &Secrets) {
     match value {
         Value::Object(fields) => {
-            for (key, field) in fields {
-                // The flows under way stand under their state.
-                if name == "auth_code_flow" {
-                    secrets.add(key);
-                }
-                add_session_secrets(field, key, secrets);
-            }
+            fields.iter().for_each(|(key, field)| add_session_secrets(field, key, secrets));
         }
-        Value::String(text) if name == "token_cache" => {
-            if let Ok(token_cache) = serde_json::from_str(text) {
-                add_session_secrets(&token_cache, "", secrets);
-            }
+        Value::String(text) if ["access_token", "refresh_token", "nonce"].contains(&name) => {
+            secrets.add(text);
         }
-        Value::String(text) if ["secret", "code_verifier", "nonce", "id_token"].contains(&name) => secrets.add(text),
         _ => {}
     }
-}
-
-/// A session in the form of a session file: JSON with a line for each key
-/// and its value.
-pub fn session_file(session: &Value) -> String {
-    let Some(session) = session.as_object() else { return session.to_string() };
-    let lines: Vec<_> = session.iter().map(|(key, value)| format!("  {key:?}: {value}")).collect();
-    format!("{{\n{}\n}}\n", lines.join(",\n"))
 }
 
 impl Drop for App {
     fn drop(&mut self) {
         self.has_ended |= !matches!(self.process.try_wait(), Ok(None));
+        if thread::panicking() {
+            let _ = self.process.kill();
+            let _ = self.process.wait();
+            eprintln!("--- the log of the app ---\n{}", written_log(self.folder.path()));
+            return;
+        }
         let log = self.log();
         let _ = self.process.kill();
         let _ = self.process.wait();
-        if thread::panicking() {
-            eprintln!("--- the app's log ---\n{log}");
-            return;
-        }
         for file in self.session_files() {
-            if let Ok(session) = serde_json::from_slice::<Value>(&fs::read(file).unwrap_or_default()) {
+            if let Ok(session) = serde_json::from_slice(&fs::read(file).unwrap_or_default()) {
                 add_session_secrets(&session, "", &self.secrets);
             }
         }
         for secret in self.secrets.0.lock().unwrap().iter() {
-            assert!(!log.contains(secret.as_str()), "the log holds the secret {secret:?}:\n{log}");
+            assert!(!log.contains(secret.as_str()), "the log contains {secret:?}:\n{log}");
         }
         assert!(!log.contains("panicked"), "a panic:\n{log}");
     }
 }
 
-/// A client with a cookie jar that follows no redirect by itself.
+/// A browser with cookies.
 #[derive(Clone)]
 pub struct Browser {
-    /// For requests that a test makes in its own way.
     pub client: Client,
-    secrets: Secrets,
+    pub secrets: Secrets,
 }
 
-/// What a browser got.
+/// The response to a request.
 #[derive(Debug)]
 pub struct Page {
     pub status: u16,
@@ -286,63 +287,16 @@ pub struct Page {
     pub body: String,
 }
 
-impl Page {
-    /// Where a redirect leads.
-    pub fn location(&self) -> &str {
-        self.headers
-            .get("location")
-            .unwrap_or_else(|| panic!("no redirect: {} {}", self.status, self.body))
-            .to_str()
-            .unwrap()
-    }
-
-    /// A parameter of the address that a redirect leads to.
-    pub fn location_param(&self, name: &str) -> Option<String> {
-        let url = Url::parse(self.location()).unwrap();
-        url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
-    }
-
-    /// The name=value parts of the cookies that this page sets.
-    pub fn cookies(&self) -> Vec<String> {
-        let cookies = self.headers.get_all("set-cookie").iter();
-        cookies.map(|cookie| cookie.to_str().unwrap().split(';').next().unwrap().to_owned()).collect()
-    }
-
-    /// The text between `<title>` and `</title>`.
-    pub fn title(&self) -> &str {
-        self.body.split_once("<title>").and_then(|(_, rest)| rest.split_once("</title>")).map_or("", |(title, _)| title)
-    }
-
-    /// An error page of the app, in its layout, with this status.
-    #[track_caller]
-    pub fn assert_error_page(&self, status: u16) {
-        assert_eq!(self.status, status, "{}", self.body);
-        assert_eq!(self.headers["content-type"], "text/html; charset=utf-8");
-        assert!(
-            self.title().starts_with(&format!("{status} ")) && self.title().ends_with(" - Rust actix-web"),
-            "{}",
-            self.body
-        );
-        assert!(self.headers.contains_key("content-security-policy"));
-    }
-}
-
 impl Browser {
-    /// A browser with no cookies, whose secrets are those of an app.
+    /// A browser without cookies. It adds codes and cookies to `secrets`.
     pub fn new(secrets: Secrets) -> Self {
-        let client = Client::builder().cookie_store(true).redirect(Policy::none()).no_proxy().timeout(PATIENCE);
-        // The app closes connections that idle for 5 s; to read the machine's
-        // certificates takes 50 ms, for nothing.
-        let client = client.pool_idle_timeout(Duration::from_secs(1)).tls_certs_only([]);
-        Self { client: client.build().unwrap(), secrets }
+        let client = Client::builder().cookie_store(true).redirect(Policy::none()).no_proxy();
+        // The app closes idle connections after five seconds.
+        let client = client.timeout(PATIENCE).pool_idle_timeout(Duration::from_secs(1));
+        Self { client: client.tls_certs_only([]).build().unwrap(), secrets }
     }
 
-    /// Another one, with no cookies.
-    pub fn anew(&self) -> Self {
-        Self::new(self.secrets.clone())
-    }
-
-    /// Follows a link.
+    /// Opens an address.
     pub async fn get(&self, url: impl AsRef<str>) -> Page {
         self.send(self.client.get(url.as_ref())).await
     }
@@ -352,53 +306,86 @@ impl Browser {
         self.send(self.client.post(url.as_ref()).form(form)).await
     }
 
-    /// Sends any request.
+    /// Sends a request.
     pub async fn send(&self, request: RequestBuilder) -> Page {
         self.try_send(request).await.unwrap()
     }
 
-    /// Sends any request to an app that may be gone.
+    /// Sends a request to an app that may have ended.
     pub async fn try_send(&self, request: RequestBuilder) -> reqwest::Result<Page> {
         let response = request.send().await?;
-        let status = response.status().as_u16();
-        let headers = response.headers().clone();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let body = String::from_utf8_lossy(&response.bytes().await?).into_owned();
         let page = Page { status, headers, body };
-        for cookie in page.cookies() {
-            let value = cookie.split_once('=').unwrap().1;
-            self.secrets.add(value);
-            // The session id alone: what comes before it is its signature.
-            if let Some((_, id)) = value.rsplit_once("%3D") {
-                self.secrets.add(id);
-            }
-        }
-        if let Some(location) =
-            page.headers.get("location").and_then(|location| Url::parse(location.to_str().ok()?).ok())
-        {
-            for (name, value) in location.query_pairs() {
-                if ["code", "state", "nonce"].contains(&&*name) {
-                    self.secrets.add(value);
-                }
-            }
-        }
+        page.add_secrets_to(&self.secrets);
         Ok(page)
     }
 
-    /// Signs in at the demo tenant on the way to a protected page, and returns
-    /// that page.
-    pub async fn sign_in(&self, app: &App, path: &str, choice: &str) -> Page {
-        let callback = self.choose(app, path, choice).await;
+    /// Opens a protected page, signs in at the demo tenant, and returns the page.
+    pub async fn sign_in(&self, app: &App, path: &str, user: &str) -> Page {
+        let callback = self.choose(app, path, user).await;
         let signed_in = self.get(callback.location()).await;
-        assert_eq!(signed_in.status, 302, "{}", signed_in.body);
-        assert_eq!(signed_in.location(), path);
+        assert_eq!((signed_in.status, signed_in.location()), (302, path), "{}", signed_in.body);
         self.get(app.at(path)).await
     }
 
-    /// Goes to a protected page and makes a choice at the demo tenant, up to
-    /// the redirect back to the app.
+    /// Opens a protected page and presses a button on the sign-in page of the demo tenant.
     pub async fn choose(&self, app: &App, path: &str, choice: &str) -> Page {
         let authorize = self.get(app.at(path)).await;
-        assert_eq!(authorize.status, 302, "{}", authorize.body);
         self.post(authorize.location(), &[("choice", choice)]).await
+    }
+}
+
+impl Page {
+    /// Where a redirect leads.
+    #[track_caller]
+    pub fn location(&self) -> &str {
+        let location = self.headers.get("location");
+        let location = location.unwrap_or_else(|| panic!("no redirect: {self:?}"));
+        location.to_str().unwrap()
+    }
+
+    /// A parameter of the address where a redirect leads.
+    pub fn location_parameter(&self, name: &str) -> Option<String> {
+        let url = Url::parse(self.headers.get("location")?.to_str().ok()?).ok()?;
+        url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    }
+
+    /// The name of the signed-in user, which each page shows.
+    pub fn user(&self) -> Option<&str> {
+        let (_, after) = self.body.split_once("Signed in as <strong><bdi>")?;
+        Some(after.split_once('<')?.0)
+    }
+
+    /// The cookies that this response sets, as `name=value`.
+    pub fn cookies(&self) -> Vec<String> {
+        let cookies = self.headers.get_all("set-cookie").iter();
+        cookies.map(|cookie| cookie.to_str().unwrap().split(';').next().unwrap().into()).collect()
+    }
+
+    /// Adds the cookies, and the codes in the address of a redirect.
+    fn add_secrets_to(&self, secrets: &Secrets) {
+        for cookie in self.cookies() {
+            let (name, value) = cookie.split_once('=').unwrap();
+            secrets.add(value);
+            // The name of a flow cookie ends with the state.
+            secrets.add(name.split_once("-flow-").map_or("", |(_, state)| state));
+            // The session ID follows its signature.
+            secrets.add(value.rsplit_once("%3D").map_or("", |(_, id)| id));
+        }
+        for name in ["code", "state", "nonce"] {
+            secrets.add(self.location_parameter(name).unwrap_or_default());
+        }
+    }
+
+    /// An error page in the layout of the app, with this status and text.
+    #[track_caller]
+    pub fn assert_error(&self, status: u16, text: &str) {
+        assert_eq!(self.status, status, "{}", self.body);
+        assert!(self.body.contains(text), "{text:?} is not in {}", self.body);
+        assert!(self.body.contains(&format!("<title>{status} ")), "{}", self.body);
+        assert!(self.body.contains("href=\"/graph\""), "no way on: {}", self.body);
+        assert_eq!(self.headers["content-type"], "text/html; charset=utf-8");
+        assert_eq!(self.headers["cross-origin-opener-policy"], "same-origin");
     }
 }

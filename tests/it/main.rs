@@ -1,24 +1,19 @@
-//! Black box tests: each starts the real binary and drives it over HTTP, as
-//! a browser does. They are one crate, because every crate is linked on its
-//! own.
+//! The tests start the real app and use it over HTTP. All of them are one crate, so that only one
+//! program has to be linked.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod harness;
 mod platform;
 
-mod authorities;
 mod browser;
 mod demo_tenant;
-mod input;
-mod log_story;
-mod markers;
-mod msal;
-mod paste;
-mod readme;
+mod documentation;
+mod hostile_input;
+mod id_token;
+mod outages;
+mod pages;
 mod redis;
-mod refusals;
 mod sessions;
 mod settings;
-mod token_cache;
-mod trouble;
+mod sign_in;

@@ -1,7 +1,5 @@
-//! A scripted identity platform and Microsoft Graph. Both behave well until
-//! a test has them misbehave in one way: `on` edits what an endpoint
-//! answers, `id_token` what its id tokens say and how they are signed.
-//! Every request is recorded.
+//! An identity platform and Microsoft Graph for one test. Both behave well until the test changes
+//! an answer with `on`, or an ID token with `id_token`. They record every request.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -15,6 +13,8 @@ use base64::prelude::*;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use url::{Url, form_urlencoded};
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};
@@ -26,12 +26,11 @@ pub const CLIENT_ID: &str = "e4a6f813-70c9-4d2b-b5e1-3c98d07a26f4";
 pub const CLIENT_SECRET: &str = "obviously~invented-client-secret_0";
 pub const SCOPE: &str = "https://graph.microsoft.com/User.Read";
 
-/// RSA keys, made once for all tests. Platforms sign with the first and
-/// publish it alone, until a test says otherwise.
+/// RSA keys for all tests. A platform signs with the first one and publishes only that.
 static RSA_KEYS: LazyLock<[KeyPair; 3]> =
     LazyLock::new(|| std::array::from_fn(|_| KeyPair::generate(KeySize::Rsa2048).unwrap()));
 
-/// What a platform answers requests at.
+/// An address of the platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     Metadata,
@@ -40,7 +39,7 @@ pub enum Endpoint {
     Graph,
 }
 
-/// An answer, before it is sent.
+/// An answer before it is sent.
 pub struct Answer {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
@@ -54,34 +53,34 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Makes it an error in Entra's JSON.
+    /// Makes the answer an error, as Microsoft Entra ID writes it.
     pub fn refuse(&mut self, status: u16, error: &str, description: &str) {
         self.status = status;
         self.json = json!({ "error": error, "error_description": description, "error_codes": [50000],
             "trace_id": "0a1b2c3d-trace", "correlation_id": "4e5f6a7b-correlation" });
     }
 
-    /// Makes it something other than JSON.
+    /// Replaces the JSON by text.
     pub fn say(&mut self, status: u16, text: impl Into<Vec<u8>>) {
         self.status = status;
         self.text = Some(text.into());
     }
 }
 
-/// An id token, before it is signed.
+/// An ID token before it is signed.
 pub struct IdToken {
     pub header: Value,
     pub claims: Value,
     pub signed_with: Signature,
 }
 
-/// How an id token is signed.
+/// How an ID token is signed.
 pub enum Signature {
     /// RS256, with the key of this number.
     Rsa(usize),
     /// HS256, with this secret.
     Hmac(Vec<u8>),
-    /// Not at all: the third part is empty.
+    /// Without a signature: the third part is empty.
     Nothing,
 }
 
@@ -97,7 +96,7 @@ struct State {
     origin: String,
     answer_edits: Mutex<HashMap<Endpoint, Edit<Answer>>>,
     id_token_edit: Mutex<Edit<IdToken>>,
-    /// (code_challenge, nonce) of each code that was not redeemed yet.
+    /// `code_challenge` and `nonce` of each code that was not redeemed yet.
     codes: Mutex<HashMap<String, (String, String)>>,
     refresh_tokens: Mutex<HashSet<String>>,
     access_tokens: Mutex<HashSet<String>>,
@@ -105,7 +104,7 @@ struct State {
 }
 
 impl Platform {
-    /// A well-behaved one.
+    /// Starts a platform that behaves well.
     pub async fn start() -> Self {
         let server = MockServer::start().await;
         let state = Arc::new(State {
@@ -118,27 +117,29 @@ impl Platform {
             secrets: Mutex::default(),
         });
         let responder = state.clone();
-        Mock::given(any()).respond_with(move |request: &Request| responder.respond(request)).mount(&server).await;
+        Mock::given(any())
+            .respond_with(move |request: &Request| responder.respond(request))
+            .mount(&server)
+            .await;
         Self { server, state }
     }
 
-    /// The app, with this platform and these settings.
+    /// Starts the app with this platform and these settings.
     pub async fn app(&self, settings: &[(&str, &str)]) -> App {
-        self.app_in(Arc::new(folder()), settings).await
+        self.app_in(Arc::new(TempDir::new().unwrap()), settings).await
     }
 
-    /// The app in a folder that another one may have used before, with this
-    /// platform and these settings.
+    /// The same in a folder that may contain sessions of an earlier start.
     pub async fn app_in(&self, folder: Arc<TempDir>, settings: &[(&str, &str)]) -> App {
         let ours = self.settings();
         let mut all: Vec<_> = ours.iter().map(|(key, value)| (*key, value.as_str())).collect();
         all.extend_from_slice(settings);
         let app = App::start_in(folder, &all).await;
-        self.state.secrets.lock().unwrap().push(app.secrets());
+        self.state.secrets.lock().unwrap().push(app.secrets.clone());
         app
     }
 
-    /// An app registration's settings at this platform.
+    /// The settings of the app registration.
     pub fn settings(&self) -> [(&'static str, String); 4] {
         [
             ("CLIENT_ID", CLIENT_ID.to_owned()),
@@ -148,18 +149,12 @@ impl Platform {
         ]
     }
 
-    /// Starts the app with these settings too; it must give up with exit code
-    /// 2. Returns what it wrote to stderr.
-    pub async fn refused_by_the_app(&self, settings: &[(&str, &str)]) -> String {
-        let folder = folder();
+    /// Starts the app, which must refuse to start. Returns the lines on stderr.
+    pub async fn refused_by_the_app(&self, settings: &[(&str, &str)]) -> Vec<String> {
         let ours = self.settings();
-        let ours: Vec<_> = ours.iter().map(|(key, value)| (*key, value.as_str())).collect();
-        let mut command = tokio::process::Command::from(command(folder.path(), &ours));
-        let output = command.env("PORT", "0").envs(settings.iter().copied()).kill_on_drop(true).output();
-        let output = tokio::time::timeout(PATIENCE, output).await.expect("the app goes on").unwrap();
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{stderr}");
-        stderr
+        let mut all: Vec<_> = ours.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        all.extend_from_slice(settings);
+        refusal(TempDir::new().unwrap().path(), &all).await
     }
 
     /// For the setting AUTHORITY.
@@ -172,21 +167,22 @@ impl Platform {
         format!("{}/v1.0/me", self.state.origin)
     }
 
-    /// From now on, edits each answer of this endpoint before it is sent.
+    /// Edits each answer of this endpoint from now on.
     pub fn on(&self, endpoint: Endpoint, edit: impl FnMut(&mut Answer) + Send + 'static) {
         self.state.answer_edits.lock().unwrap().insert(endpoint, Box::new(edit));
     }
 
-    /// From now on, edits each id token before it is signed. (To tamper with a
-    /// signed one, edit the answer of `Token`.)
+    /// Edits each ID token before it is signed. To change a signed ID token, edit the answer of
+    /// `Token`.
     pub fn id_token(&self, edit: impl FnMut(&mut IdToken) + Send + 'static) {
         *self.state.id_token_edit.lock().unwrap() = Box::new(edit);
     }
 
-    /// What the browser does at this platform, up to the way back: signs in,
-    /// and is sent to this address of the app.
+    /// Signs a user in and returns the address to which the platform redirects the browser.
     pub fn callback(&self, authorize: &Page) -> String {
-        let sent = |name| authorize.location_param(name).unwrap_or_else(|| panic!("authorize without {name}"));
+        let sent = |name| {
+            authorize.location_parameter(name).unwrap_or_else(|| panic!("authorize without {name}"))
+        };
         let code = self.state.secret();
         let granted = (sent("code_challenge"), sent("nonce"));
         self.state.codes.lock().unwrap().insert(code.clone(), granted);
@@ -195,11 +191,24 @@ impl Platform {
         callback.into()
     }
 
-    /// Signs in on the way to a protected page, and returns what the callback
-    /// answered.
+    /// Issues this code for a flow that a test made.
+    pub fn grant(&self, code: &str, flow: &Value) {
+        let text = |name: &str| flow[name].as_str().unwrap().to_owned();
+        let hash = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(text("code_verifier")));
+        self.state.codes.lock().unwrap().insert(code.to_owned(), (hash, text("nonce")));
+    }
+
+    /// Opens a protected page, signs in, and returns the response of /auth/redirect.
     pub async fn sign_in(&self, app: &App, browser: &Browser, path: &str) -> Page {
         let authorize = browser.get(app.at(path)).await;
         browser.get(self.callback(&authorize)).await
+    }
+
+    /// Asserts that this browser is not signed in, and that Microsoft Graph was not called.
+    pub async fn assert_nobody_is_signed_in(&self, app: &App, browser: &Browser) {
+        assert_eq!(browser.get(app.at("/graph")).await.status, 302);
+        assert_eq!(app.session_files(), Vec::<std::path::PathBuf>::new());
+        assert_eq!(self.requests(Endpoint::Graph).await.len(), 0);
     }
 
     /// The requests that came to this endpoint.
@@ -214,8 +223,6 @@ impl Platform {
     }
 }
 
-/// Whatever tenant or policy the path begins with: what else is in it is
-/// the same at all of them.
 fn endpoint_of(request: &Request) -> Option<Endpoint> {
     let endpoints = [
         ("/v2.0/.well-known/openid-configuration", Endpoint::Metadata),
@@ -223,15 +230,17 @@ fn endpoint_of(request: &Request) -> Option<Endpoint> {
         ("/oauth2/v2.0/token", Endpoint::Token),
         ("/v1.0/me", Endpoint::Graph),
     ];
-    endpoints.into_iter().find(|(path, _)| request.url.path().ends_with(path)).map(|(_, endpoint)| endpoint)
+    endpoints
+        .into_iter()
+        .find(|(path, _)| request.url.path().ends_with(path))
+        .map(|(_, endpoint)| endpoint)
 }
 
 fn form_of(request: &Request) -> HashMap<String, String> {
     form_urlencoded::parse(&request.body).into_owned().collect()
 }
 
-/// The public half of the RSA key of this number, as the platform publishes
-/// it (RFC 7517), with this `kid`.
+/// The public part of the RSA key of this number, as a JWK with this `kid`.
 pub fn public_key(number: usize, kid: &str) -> Value {
     let key = RSA_KEYS[number].public_key();
     json!({
@@ -273,9 +282,12 @@ impl State {
             edit(&mut answer);
         }
         let body = answer.text.unwrap_or_else(|| answer.json.to_string().into_bytes());
-        let template = ResponseTemplate::new(answer.status).set_delay(answer.delay).set_body_bytes(body);
-        // set_body_bytes has named a type of its own.
-        answer.headers.into_iter().fold(template, |template, (name, value)| template.insert_header(name, value))
+        let template =
+            ResponseTemplate::new(answer.status).set_delay(answer.delay).set_body_bytes(body);
+        answer
+            .headers
+            .into_iter()
+            .fold(template, |template, (name, value)| template.insert_header(name, value))
     }
 
     fn metadata(&self) -> Value {
@@ -292,24 +304,40 @@ impl State {
     fn token(&self, answer: &mut Answer) {
         let form = &answer.form;
         let sent = |name: &str| form.get(name).map_or("", String::as_str);
-        if sent("client_id") != CLIENT_ID || sent("client_secret") != CLIENT_SECRET {
-            return answer.refuse(401, "invalid_client", "AADSTS7000215: Invalid client secret provided.");
+        // A test checks the client assertion.
+        let has_credential =
+            sent("client_secret") == CLIENT_SECRET || form.contains_key("client_assertion");
+        if sent("client_id") != CLIENT_ID || !has_credential {
+            return answer.refuse(
+                401,
+                "invalid_client",
+                "AADSTS7000215: Invalid client secret provided.",
+            );
         }
         let nonce = if sent("grant_type") == "authorization_code" {
             let challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(sent("code_verifier")));
             match self.codes.lock().unwrap().remove(sent("code")) {
                 Some((code_challenge, nonce)) if challenge == code_challenge => Some(nonce),
-                _ => return answer.refuse(400, "invalid_grant", "AADSTS54005: The code was redeemed before."),
+                _ => {
+                    return answer.refuse(
+                        400,
+                        "invalid_grant",
+                        "AADSTS54005: The code was redeemed before.",
+                    );
+                }
             }
         } else if self.refresh_tokens.lock().unwrap().contains(sent("refresh_token")) {
             None
         } else {
-            return answer.refuse(400, "invalid_grant", "AADSTS700082: The refresh token is unknown or has expired.");
+            return answer.refuse(
+                400,
+                "invalid_grant",
+                "AADSTS700082: The refresh token is unknown or has expired.",
+            );
         };
         let (access_token, refresh_token) = (self.secret(), self.secret());
         self.access_tokens.lock().unwrap().insert(access_token.clone());
         self.refresh_tokens.lock().unwrap().insert(refresh_token.clone());
-        let client_info = json!({ "uid": "9b1f4c68-oid-of-the-user", "utid": TENANT_ID }).to_string();
         answer.json = json!({
             "token_type": "Bearer",
             "scope": format!("{SCOPE} openid profile email"),
@@ -318,7 +346,6 @@ impl State {
             "access_token": access_token,
             "refresh_token": refresh_token,
             "id_token": self.make_id_token(nonce),
-            "client_info": BASE64_URL_SAFE_NO_PAD.encode(client_info),
         });
     }
 
@@ -344,18 +371,21 @@ impl State {
         let header = json!({ "typ": "JWT", "alg": "RS256", "kid": kid(0) });
         let mut id_token = IdToken { header, claims, signed_with: Signature::Rsa(0) };
         self.id_token_edit.lock().unwrap()(&mut id_token);
-        let [header, claims] =
-            [id_token.header, id_token.claims].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part.to_string()));
+        let [header, claims] = [id_token.header, id_token.claims]
+            .map(|part| BASE64_URL_SAFE_NO_PAD.encode(part.to_string()));
         let input = format!("{header}.{claims}");
         let signature = match id_token.signed_with {
             Signature::Rsa(number) => {
                 let key = &RSA_KEYS[number];
                 let mut signature = vec![0; key.public_modulus_len()];
-                key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), input.as_bytes(), &mut signature).unwrap();
+                key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), input.as_bytes(), &mut signature)
+                    .unwrap();
                 signature
             }
             Signature::Hmac(secret) => {
-                hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), input.as_bytes()).as_ref().to_vec()
+                hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), input.as_bytes())
+                    .as_ref()
+                    .to_vec()
             }
             Signature::Nothing => Vec::new(),
         };
@@ -365,8 +395,10 @@ impl State {
     }
 
     fn graph(&self, request: &Request, answer: &mut Answer) {
-        let token =
-            request.headers.get("authorization").and_then(|header| header.to_str().ok()?.strip_prefix("Bearer "));
+        let token = request
+            .headers
+            .get("authorization")
+            .and_then(|header| header.to_str().ok()?.strip_prefix("Bearer "));
         if token.is_some_and(|token| self.access_tokens.lock().unwrap().contains(token)) {
             answer.json = json!({ "displayName": "Cleo Example", "userPrincipalName": "cleo@platform.example" });
         } else {
@@ -376,7 +408,7 @@ impl State {
         }
     }
 
-    /// Something that nobody can guess, and that must not be in the log.
+    /// A random value that must not be in the log.
     fn secret(&self) -> String {
         let secret = BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
         self.keep_out_of_the_log(&secret);
@@ -388,4 +420,45 @@ impl State {
             secrets.add(secret);
         }
     }
+}
+
+/// A server that answers each request with these bytes. It then closes the connection, unless it
+/// keeps the client waiting.
+pub async fn broken_server(answer: &'static [u8], waits: bool) -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut waiting = Vec::new();
+        while let Ok((mut connection, _)) = listener.accept().await {
+            // The request has arrived, so that the client does not see a reset connection.
+            let _ = connection.read(&mut [0; 10_000]).await;
+            let _ = connection.write_all(answer).await;
+            if waits {
+                waiting.push(connection);
+            }
+        }
+    });
+    address
+}
+
+/// The setting SECRET_KEY of tests that make cookies of their own.
+pub const SECRET_KEY: &str = "an-obviously-invented-secret-key-0123";
+
+/// A sign-in that step 5 did not start: the header `Cookie` for the state "s", encrypted with
+/// SECRET_KEY.
+pub fn flow_cookie(flow: &Value) -> String {
+    use actix_web::cookie::{Cookie, CookieJar, Key};
+    let mut jar = CookieJar::new();
+    let key = Key::derive_from(SECRET_KEY.as_bytes());
+    jar.private_mut(&key).add(Cookie::new("rust-webapp-flow-s", flow.to_string()));
+    jar.delta().next().unwrap().stripped().to_string()
+}
+
+/// The values of a sign-in that is valid for another minute.
+pub fn flow() -> Value {
+    json!({
+        "nonce": "nonce-of-the-flow", "code_verifier": "verifier-of-the-flow",
+        "requested_claims": {}, "answers_challenge": false, "post_sign_in_url": "/graph",
+        "expires_on": now() + 60,
+    })
 }

@@ -1,68 +1,73 @@
-//! Sessions in Redis: shared by several processes, and what happens when
-//! Redis is in trouble.
+//! Sessions in Redis: several processes share them, and Redis may fail. Each test starts a Redis
+//! of its own: `cargo test --features redis -- --ignored redis`.
 
+#![cfg(feature = "redis")]
+
+use std::fs::{self, File};
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use redis::{Cmd, FromRedisValue, cmd};
 use tempfile::TempDir;
-use tokio::time::sleep;
+use tokio::sync::Notify;
 
 use crate::harness::*;
 use crate::platform::*;
-use crate::sessions::{Held, KEY, refused_start, sign_out_wins, signed_in, user_of};
+use crate::sessions::refresh_at_each_visit;
 
-/// What a page may take while Redis is in trouble.
-const A_FEW_SECONDS: Duration = Duration::from_secs(6);
+const NOT_AVAILABLE: &str = "The session store is not available. Try again in a minute.";
+/// How long a page may take while Redis fails.
+const LIMIT: Duration = Duration::from_secs(3);
 
-/// A Redis of one test, on a port of its own, which writes everything to
-/// disk at once, so that it comes back as it was.
-struct RedisServer {
+/// A Redis on a free port. It writes each change to disk, so that a restart keeps the sessions.
+struct Redis {
     process: Child,
     port: u16,
     folder: TempDir,
-    options: &'static [&'static str],
+    options: String,
 }
 
-impl RedisServer {
-    async fn start(options: &'static [&'static str]) -> Self {
+impl Redis {
+    async fn start(options: &str) -> Self {
+        Self::start_in(TempDir::new().unwrap(), options).await
+    }
+
+    /// Starts Redis with options that may name files of this folder. `{port}` in an option is its
+    /// port.
+    async fn start_in(mut folder: TempDir, options: &str) -> Self {
         loop {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let folder = TempDir::new().unwrap();
-            let process = Self::spawn(port, &folder, options);
-            let mut server = Self { process, port, folder, options };
-            // Somebody else may have taken the port meanwhile.
-            if server.is_up().await {
-                return server;
+            let process = Self::spawn(&folder, port, options);
+            let mut redis = Self { process, port, folder, options: options.to_owned() };
+            if redis.is_ready().await {
+                return redis;
             }
+            // Another program has taken the port.
+            folder = std::mem::replace(&mut redis.folder, TempDir::new().unwrap());
         }
     }
 
-    fn spawn(port: u16, folder: &TempDir, options: &[&str]) -> Child {
+    fn spawn(folder: &TempDir, port: u16, options: &str) -> Child {
+        let always = "--bind 127.0.0.1 --port {port} --appendonly yes --appendfsync always";
+        let options = format!("{always} {options}").replace("{port}", &port.to_string());
         let mut command = Command::new("redis-server");
-        command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "yes"]);
-        command.args(["--appendfsync", "always", "--dir"]).arg(folder.path()).args(options);
-        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("redis-server: apt-get install redis-server")
+        command.args(options.split_whitespace()).args(["--save", ""]).current_dir(folder);
+        command.stdout(File::create(folder.path().join("log")).unwrap());
+        command.spawn().expect("install redis-server")
     }
 
-    async fn is_up(&mut self) -> bool {
-        let started = Instant::now();
-        while started.elapsed() < PATIENCE && self.process.try_wait().unwrap().is_none() {
-            let answer = redis::Client::open(self.address())
-                .unwrap()
-                .get_connection()
-                .map(|mut redis| cmd("PING").query::<String>(&mut redis).map_err(|err| err.code() == Some("NOAUTH")));
-            if matches!(answer, Ok(Ok(_) | Err(true))) {
-                return true;
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-        false
-    }
-
-    fn address(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+    /// Waits until Redis answers or has ended.
+    async fn is_ready(&mut self) -> bool {
+        let (log, mut is_ready) = (self.folder.path().join("log"), false);
+        until("Redis is ready or has ended", || {
+            is_ready = fs::read_to_string(&log).unwrap().contains("Ready to accept connections");
+            is_ready || self.process.try_wait().unwrap().is_some()
+        })
+        .await;
+        is_ready
     }
 
     fn kill(&mut self) {
@@ -71,331 +76,313 @@ impl RedisServer {
     }
 
     async fn start_again(&mut self) {
-        self.process = Self::spawn(self.port, &self.folder, self.options);
-        assert!(self.is_up().await);
+        self.process = Self::spawn(&self.folder, self.port, &self.options);
+        assert!(self.is_ready().await);
     }
 
-    fn signal(&self, signal: &str) {
-        assert!(Command::new("kill").args([signal, &self.process.id().to_string()]).status().unwrap().success());
+    fn address(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
     }
 
     fn ask<T: FromRedisValue>(&self, command: &Cmd) -> T {
-        command.query(&mut redis::Client::open(self.address()).unwrap().get_connection().unwrap()).unwrap()
+        let client = redis::Client::open(self.address()).unwrap();
+        command.query(&mut client.get_connection().unwrap()).unwrap()
     }
 
     fn keys(&self) -> Vec<String> {
         self.ask(cmd("KEYS").arg("*"))
     }
 
-    fn ttl(&self, key: &str) -> i64 {
-        self.ask(cmd("TTL").arg(key))
-    }
-
-    /// The app, with this Redis.
+    /// Starts the app with this Redis.
     async fn app(&self, platform: &Platform) -> App {
-        platform.app(&[KEY, ("SESSION_TYPE", "redis"), ("SESSION_REDIS", &self.address())]).await
+        app_at(platform, &self.address()).await
     }
 }
 
-impl Drop for RedisServer {
+impl Drop for Redis {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// Starts the app with this SESSION_REDIS, which must fail, within seconds,
-/// with one line that does not show `secret`.
-#[track_caller]
-fn refused_at_start(address: &str, secret: &str, expected: &str) {
-    let folder = folder();
-    let settings = [KEY, ("SESSION_TYPE", "redis"), ("SESSION_REDIS", address)];
+/// Starts the app with the Redis at this address. All of these apps have the same SECRET_KEY.
+async fn app_at(platform: &Platform, address: &str) -> App {
+    let redis = [("SESSION_TYPE", "redis"), ("SESSION_REDIS", address)];
+    platform.app(&[redis[0], redis[1], ("SECRET_KEY", SECRET_KEY)]).await
+}
+
+/// Starts the app with the Redis at this address, which it must refuse soon. Returns the line on
+/// stderr.
+async fn refused(platform: &Platform, address: &str) -> String {
+    let redis = [("SESSION_TYPE", "redis"), ("SESSION_REDIS", address)];
     let started = Instant::now();
-    let (error, log) = refused_start(folder.path(), &settings);
-    assert!(started.elapsed() < A_FEW_SECONDS, "{:?}", started.elapsed());
-    assert!(error.starts_with("rust-webapp: SESSION_REDIS: "), "{error}");
-    assert!(error.contains(expected), "{error}");
-    assert!(!error.contains(secret) && !log.contains(secret), "{log}{error}");
+    let settings = [redis[0], redis[1], ("SECRET_KEY", SECRET_KEY)];
+    let mut lines = platform.refused_by_the_app(&settings).await;
+    assert!(started.elapsed() < LIMIT, "{address}: {:?}", started.elapsed());
+    assert_eq!(lines.len(), 1, "{address}: {lines:?}");
+    lines.remove(0)
 }
 
 #[tokio::test]
-async fn no_redis_at_start_is_one_clear_line_within_seconds() {
-    let password = "obviously-invented-password";
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    refused_at_start(&format!("redis://user:{password}@127.0.0.1:{port}/1"), password, "Connection refused");
-    // One that takes the connection and says nothing.
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    refused_at_start(&format!("redis://:{password}@127.0.0.1:{port}"), password, "timed out");
-    refused_at_start(&format!("redis://:{password}@127.0.0.1:{port}/no-number"), password, "Invalid database number");
-}
-
-#[test]
-fn redis_without_a_secret_key_is_refused() {
-    let folder = folder();
-    let (error, _) = refused_start(folder.path(), &[("SESSION_TYPE", "redis")]);
-    assert!(error.starts_with("rust-webapp: SECRET_KEY is missing"), "{error}");
-}
-
-#[tokio::test]
-#[ignore = "needs redis-server: apt-get install redis-server"]
-async fn a_redis_that_the_app_cannot_use_is_refused_at_start() {
-    let redis = RedisServer::start(&["--requirepass", "obviously-invented-password"]).await;
-    refused_at_start(&redis.address(), "\0", "NOAUTH");
-    let wrong = "obviously-wrong-password";
-    refused_at_start(&format!("redis://:{wrong}@127.0.0.1:{}", redis.port), wrong, "");
-
-    // One that only reads.
-    let redis = RedisServer::start(&["--replicaof", "127.0.0.1 1", "--replica-read-only", "yes"]).await;
-    refused_at_start(&redis.address(), "\0", "ReadOnly");
-}
-
-#[tokio::test]
-#[ignore = "needs redis-server: apt-get install redis-server"]
-async fn a_password_and_a_database_number_in_the_address_are_used() {
-    let redis = RedisServer::start(&["--requirepass", "obviously-invented-password"]).await;
+#[ignore = "needs redis-server"]
+async fn two_processes_share_sessions_and_the_time_of_expiry_stays() {
+    let redis = Redis::start("").await;
     let platform = Platform::start().await;
-    let address = format!("redis://:obviously-invented-password@127.0.0.1:{}/3", redis.port);
-    let app = platform.app(&[KEY, ("SESSION_TYPE", "redis"), ("SESSION_REDIS", &address)]).await;
-    app.secrets().add("obviously-invented-password");
-    let browser = app.browser();
-    signed_in(&platform, &app, &browser).await;
-    assert_eq!(user_of(&browser.get(app.at("/")).await), Some("Cleo Example"));
-    let mut connection = redis::Client::open(address).unwrap().get_connection().unwrap();
-    assert_eq!(cmd("DBSIZE").query::<u32>(&mut connection).unwrap(), 1);
-}
-
-#[tokio::test]
-#[ignore = "needs redis-server: apt-get install redis-server"]
-async fn a_sign_in_begun_on_one_process_completes_on_the_other_and_either_serves_renews_and_signs_out() {
-    let redis = RedisServer::start(&[]).await;
-    let platform = Platform::start().await;
-    platform.on(Endpoint::Token, |answer| answer.json["expires_in"] = 1.into());
-    // What stands in front of the two is of no matter here: the test picks one
-    // for each request.
-    let address = redis.address();
-    let settings = [
-        KEY,
-        ("SESSION_TYPE", "redis"),
-        ("SESSION_REDIS", &*address),
-        ("REDIRECT_URI", "http://localhost:65000/auth/redirect"),
-    ];
-    let (one, two) = (platform.app(&settings).await, platform.app(&settings).await);
-    let key = |redis: &RedisServer| {
-        let keys = redis.keys();
-        assert_eq!(keys.len(), 1, "{keys:?}");
-        keys[0].clone()
-    };
+    refresh_at_each_visit(&platform);
+    let (one, two) = (redis.app(&platform).await, redis.app(&platform).await);
     for (first, second) in [(&one, &two), (&two, &one)] {
+        // Browsers do not separate the cookies of two ports.
         let browser = one.browser();
         let authorize = browser.get(first.at("/graph")).await;
-        let before = key(&redis);
-        assert!((590..=600).contains(&redis.ttl(&before)), "{}", redis.ttl(&before));
-        let callback = platform.callback(&authorize).replace("http://localhost:65000", &second.url);
+        assert_eq!(redis.keys(), [""; 0], "a visitor has no session");
+        let callback = platform.callback(&authorize).replace(&first.url, &second.url);
         let signed_in = browser.get(callback).await;
-        assert_eq!((signed_in.status, signed_in.location()), (302, "/graph"), "{}", signed_in.body);
-        let session = key(&redis);
-        assert_ne!(session, before);
+        assert_eq!((signed_in.status, signed_in.location()), (302, "/graph"));
+        let keys = redis.keys();
+        let [key] = &keys[..] else { panic!("{keys:?}") };
+        assert!(key.starts_with("rust-webapp:session-"), "{key}");
+        let cookie = signed_in.cookies().pop().unwrap();
+        let (_, session_id) = cookie.split_once("%3D").unwrap();
+        let mut session: String = redis.ask(cmd("GET").arg(key));
+        assert!(!key.contains(session_id) && !session.contains(session_id));
+        let ttl = || redis.ask::<i64>(cmd("TTL").arg(key));
+        assert!((86_300..=86_400).contains(&ttl()), "{}", ttl());
 
-        // Each /graph refreshes, so each writes, and what one wrote the other
-        // reads; the end stays what it was.
-        redis.ask::<()>(cmd("EXPIRE").arg((&session, 5000)));
-        let mut written = redis.ask::<String>(cmd("GET").arg(&session));
+        // Each visit changes the session, and none of them extends it.
+        redis.ask::<()>(cmd("EXPIRE").arg((key, 5_000)));
         for app in [first, second, first] {
-            let graph = browser.get(app.at("/graph")).await;
-            assert!(graph.status == 200 && graph.body.contains("cleo@platform.example"), "{}", graph.body);
-            assert_eq!(user_of(&browser.get(app.at("/")).await), Some("Cleo Example"));
-            let now = redis.ask::<String>(cmd("GET").arg(&session));
-            assert_ne!(std::mem::replace(&mut written, now.clone()), now);
-            let forms = platform.token_forms().await;
-            let refresh = forms.last().unwrap();
-            assert_eq!(refresh["grant_type"], "refresh_token");
+            assert_eq!(browser.get(app.at("/graph")).await.user(), Some("Cleo Example"));
+            let changed: String = redis.ask(cmd("GET").arg(key));
+            assert_ne!(session, changed);
+            session = changed;
         }
-        assert!((4900..=5000).contains(&redis.ttl(&session)), "{}", redis.ttl(&session));
+        assert!((4_900..=5_000).contains(&ttl()), "{}", ttl());
 
         assert_eq!(browser.get(second.at("/logout")).await.status, 302);
         assert_eq!(redis.keys(), [""; 0]);
-        assert_eq!(user_of(&browser.get(first.at("/")).await), None);
+        assert_eq!(browser.get(first.at("/")).await.user(), None);
     }
 }
 
 #[tokio::test]
-#[ignore = "needs redis-server: apt-get install redis-server"]
-async fn redis_keys_carry_the_lifetime_and_neither_session_id_nor_other_applications_names() {
-    let redis = RedisServer::start(&[]).await;
+#[ignore = "needs redis-server"]
+async fn a_session_ends_with_its_lifetime_although_it_is_used() {
+    let redis = Redis::start("").await;
     let platform = Platform::start().await;
-    platform.on(Endpoint::Token, |answer| answer.json["expires_in"] = 1.into());
+    refresh_at_each_visit(&platform);
     let address = redis.address();
-    let lifetime = ("PERMANENT_SESSION_LIFETIME", "3");
-    let app = platform.app(&[KEY, ("SESSION_TYPE", "redis"), ("SESSION_REDIS", &address), lifetime]).await;
+    let settings = [("SESSION_TYPE", "redis"), ("SESSION_REDIS", &*address)];
+    let others = [("SECRET_KEY", SECRET_KEY), ("PERMANENT_SESSION_LIFETIME", "2")];
+    let app = platform.app(&[settings, others].concat()).await;
     let browser = app.browser();
-    let started = Instant::now();
-    let cookie = signed_in(&platform, &app, &browser).await;
-    let key = redis.keys().remove(0);
-    assert!(key.starts_with("rust-webapp-session:") && !key.contains(&cookie[cookie.len() - 64..]), "{key}");
-    assert!(!redis.ask::<String>(cmd("GET").arg(&key)).contains(&cookie[cookie.len() - 64..]));
-    assert!((1..=3).contains(&redis.ttl(&key)));
-    // However busy it is, it ends.
-    let mut visits = 0;
+    let before = Instant::now();
+    platform.sign_in(&app, &browser, "/graph").await;
     while browser.get(app.at("/graph")).await.status == 200 {
-        visits += 1;
-        assert!(started.elapsed() < Duration::from_secs(8), "it does not end");
-        sleep(Duration::from_millis(50)).await;
+        assert!(before.elapsed() < Duration::from_secs(4), "the session has not ended");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(started.elapsed() > Duration::from_secs(3) && visits > 3, "{:?}", started.elapsed());
-
-    let app = redis.app(&platform).await;
-    signed_in(&platform, &app, &browser).await;
-    let longest = redis.keys().iter().map(|key| redis.ttl(key)).max().unwrap();
-    assert!((86_300..=86_400).contains(&longest), "{longest}");
+    assert!(before.elapsed() >= Duration::from_secs(2), "{:?}", before.elapsed());
+    assert_eq!(redis.keys(), [""; 0]);
 }
 
-/// A page that Redis has no part in is served, and at once.
-async fn others_are_served(app: &App) {
-    let started = Instant::now();
-    assert_eq!(user_of(&app.browser().get(app.at("/")).await), None);
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
-}
-
-#[tokio::test]
-#[ignore = "needs redis-server: apt-get install redis-server"]
-async fn redis_killed_is_a_503_and_back_again_works_at_once() {
-    let mut redis = RedisServer::start(&[]).await;
-    let platform = Platform::start().await;
-    let app = redis.app(&platform).await;
-    let browser = app.browser();
-    signed_in(&platform, &app, &browser).await;
-    for _ in 0..3 {
-        redis.kill();
-        let mut pages = tokio::task::JoinSet::new();
-        for number in 0..20 {
-            let (app_url, browser) = (app.url.clone(), if number % 2 == 0 { browser.clone() } else { browser.anew() });
-            pages.spawn(async move {
-                let started = Instant::now();
-                browser.get(format!("{app_url}/graph")).await.assert_error_page(503);
-                assert!(started.elapsed() < A_FEW_SECONDS, "{:?}", started.elapsed());
-            });
-        }
-        others_are_served(&app).await;
-        for page in pages.join_all().await {
-            page
-        }
-        browser.get(app.at("/logout")).await.assert_error_page(503);
-        // The stylesheet of these pages asks for no session.
-        assert_eq!(browser.get(app.at("/style.css")).await.status, 200);
-
-        redis.start_again().await;
-        // The very first request.
-        assert_eq!(user_of(&browser.get(app.at("/")).await), Some("Cleo Example"));
-        assert_eq!(browser.get(app.at("/graph")).await.status, 200);
-        // And one that finds the old connection broken, with nobody having
-        // noticed.
-        redis.kill();
-        redis.start_again().await;
-        assert_eq!(user_of(&browser.get(app.at("/")).await), Some("Cleo Example"));
-    }
-}
-
-#[tokio::test]
-#[ignore = "needs redis-server: apt-get install redis-server"]
-async fn a_redis_that_hangs_costs_a_page_seconds() {
-    let redis = RedisServer::start(&[]).await;
-    let platform = Platform::start().await;
-    let app = redis.app(&platform).await;
-    let browser = app.browser();
-    signed_in(&platform, &app, &browser).await;
-    redis.signal("-STOP");
-    for path in ["/", "/graph", "/logout"] {
-        let started = Instant::now();
-        browser.get(app.at(path)).await.assert_error_page(503);
-        assert!(started.elapsed() < A_FEW_SECONDS, "{path}: {:?}", started.elapsed());
-        others_are_served(&app).await;
-    }
-    let started = Instant::now();
-    app.browser().get(app.at("/graph")).await.assert_error_page(503);
-    assert!(started.elapsed() < A_FEW_SECONDS, "{:?}", started.elapsed());
-    redis.signal("-CONT");
-    assert_eq!(user_of(&browser.get(app.at("/")).await), Some("Cleo Example"));
-}
-
-#[tokio::test]
-#[ignore = "needs redis-server: apt-get install redis-server"]
-async fn an_evicted_or_damaged_session_means_signing_in_again() {
-    let redis = RedisServer::start(&[]).await;
-    let platform = Platform::start().await;
-    let app = redis.app(&platform).await;
-    let browser = app.browser();
-    type Damage = dyn Fn(&str) -> Cmd;
-    let evicted: &Damage = &|key| cmd("DEL").arg(key).to_owned();
-    let rubbish: &Damage = &|key| cmd("SET").arg((key, "rubb", "KEEPTTL")).to_owned();
-    let cut: &Damage = &|key| cmd("SETRANGE").arg((key, 40, "\0\0\0")).to_owned();
-    for damage in [evicted, rubbish, cut] {
-        signed_in(&platform, &app, &browser).await;
-        for key in redis.keys() {
-            let () = redis.ask(&damage(&key));
-        }
-        assert_eq!(user_of(&browser.get(app.at("/")).await), None);
-        assert_eq!(platform.sign_in(&app, &browser, "/graph").await.status, 302);
-        assert_eq!(browser.get(app.at("/graph")).await.status, 200);
-        let () = redis.ask(&cmd("FLUSHALL"));
-    }
-
-    // For real: with room for a few sessions only, the oldest go.
-    let () = redis.ask(cmd("CONFIG").arg(("SET", "maxmemory-policy", "allkeys-lru")));
-    let used: String = redis.ask(cmd("INFO").arg("memory"));
-    let used: u64 = used.lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse().ok()).unwrap();
-    let () = redis.ask(cmd("CONFIG").arg(("SET", "maxmemory", used + 200_000)));
-    let mut browsers = Vec::new();
-    for _ in 0..100 {
-        let browser = app.browser();
-        signed_in(&platform, &app, &browser).await;
-        browsers.push(browser);
-    }
-    let mut evicted = 0;
-    for browser in &browsers {
-        match user_of(&browser.get(app.at("/")).await) {
-            None => evicted += 1,
-            name => assert_eq!(name, Some("Cleo Example")),
-        }
-    }
-    println!("{evicted} of 100 sessions were evicted");
-    assert!(evicted > 0);
-
-    // Full, and told to evict nothing: what is there is read, and nothing new
-    // is claimed.
-    let () = redis.ask(cmd("CONFIG").arg(("SET", "maxmemory-policy", "noeviction")));
-    let () = redis.ask(cmd("CONFIG").arg(("SET", "maxmemory", 1)));
-    app.browser().get(app.at("/graph")).await.assert_error_page(503);
-    assert_eq!(user_of(&browsers[99].get(app.at("/")).await), Some("Cleo Example"));
-    assert!(!app.log().contains("panicked"));
-}
-
-#[tokio::test]
-#[ignore = "needs redis-server: apt-get install redis-server"]
-async fn sign_out_wins_over_a_refresh_under_way_in_redis() {
-    let redis = RedisServer::start(&[]).await;
-    let platform = Platform::start().await;
-    let app = redis.app(&platform).await;
-    sign_out_wins(&platform, &app, || redis.keys().len()).await;
-}
-
-#[tokio::test]
-#[ignore = "needs redis-server: apt-get install redis-server"]
-async fn sign_out_on_one_process_wins_over_a_refresh_under_way_on_the_other() {
-    let redis = RedisServer::start(&[]).await;
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs redis-server"]
+async fn a_sign_out_wins_over_running_updates_of_another_process() {
+    let redis = Redis::start("").await;
     let platform = Platform::start().await;
     let (one, two) = (redis.app(&platform).await, redis.app(&platform).await);
-    let mut refreshes = Held::new(&platform, "refresh_token");
-    let browser = one.browser();
-    signed_in(&platform, &one, &browser).await;
-    let (graph_browser, graph_url) = (browser.clone(), one.at("/graph"));
-    let graph = tokio::spawn(async move { graph_browser.get(graph_url).await });
-    refreshes.arrival().await;
-    assert_eq!(browser.get(two.at("/logout")).await.status, 302);
-    refreshes.let_go();
-    assert_eq!(graph.await.unwrap().status, 200);
-    assert_eq!(redis.keys(), [""; 0]);
-    for app in [&one, &two] {
-        assert_eq!(user_of(&browser.get(app.at("/")).await), None);
+    for round in 0..15 {
+        let browser = one.browser();
+        refresh_at_each_visit(&platform);
+        platform.sign_in(&one, &browser, "/graph").await;
+        let arrived = Arc::new(Notify::new());
+        let arrival = arrived.clone();
+        platform.on(Endpoint::Token, move |answer| {
+            arrival.notify_one();
+            answer.delay = Duration::from_micros(rand::random_range(0..20_000));
+        });
+        let visits = [&one, &two, &one, &two].map(|app| {
+            let (browser, graph) = (browser.clone(), app.at("/graph"));
+            tokio::spawn(async move { browser.get(graph).await.status })
+        });
+        arrived.notified().await;
+        assert_eq!(browser.get(two.at("/logout")).await.status, 302);
+        for visit in visits {
+            assert!([200, 302].contains(&visit.await.unwrap()), "round {round}");
+        }
+        assert_eq!(redis.keys(), [""; 0], "round {round}");
+        for app in [&one, &two] {
+            assert_eq!(browser.get(app.at("/")).await.user(), None, "round {round}");
+        }
     }
+}
+
+/// Opens pages while Redis fails. Each of them must be an error page, and soon.
+async fn assert_not_available(app: &App, browser: &Browser) {
+    let pages = ["/", "/graph", "/admin", "/logout"].repeat(3).into_iter().map(|path| {
+        let (browser, url) = (browser.clone(), app.at(path));
+        tokio::spawn(async move {
+            let started = Instant::now();
+            browser.get(url).await.assert_error(503, NOT_AVAILABLE);
+            assert!(started.elapsed() < LIMIT, "{path}: {:?}", started.elapsed());
+        })
+    });
+    let pages: Vec<_> = pages.collect();
+    // These pages need no session, so they do not wait for Redis.
+    for path in ["/", "/style.css"] {
+        let started = Instant::now();
+        assert_eq!(app.browser().get(app.at(path)).await.status, 200);
+        assert!(started.elapsed() < Duration::from_secs(1), "{path}: {:?}", started.elapsed());
+    }
+    for page in pages {
+        page.await.unwrap();
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn while_redis_fails_pages_are_503_and_the_first_page_after_that_works() {
+    let mut redis = Redis::start("").await;
+    let platform = Platform::start().await;
+    let app = redis.app(&platform).await;
+    let browser = app.browser();
+    platform.sign_in(&app, &browser, "/graph").await;
+    for round in 0..3 {
+        redis.kill();
+        assert_not_available(&app, &browser).await;
+        let page = platform.sign_in(&app, &app.browser(), "/graph").await;
+        page.assert_error(503, NOT_AVAILABLE);
+        redis.start_again().await;
+        assert_eq!(browser.get(app.at("/")).await.user(), Some("Cleo Example"), "{round}");
+        assert_eq!(browser.get(app.at("/graph")).await.status, 200, "{round}");
+
+        // The app notices only at the next command that the connection is broken.
+        redis.kill();
+        redis.start_again().await;
+        assert_eq!(browser.get(app.at("/")).await.user(), Some("Cleo Example"), "{round}");
+
+        // A Redis that does not answer.
+        signal(redis.process.id(), "-STOP");
+        assert_not_available(&app, &browser).await;
+        signal(redis.process.id(), "-CONT");
+        assert_eq!(browser.get(app.at("/")).await.user(), Some("Cleo Example"), "{round}");
+    }
+    assert!(app.log().contains("the session store failed: "));
+}
+
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn a_session_that_redis_has_removed_or_damaged_is_treated_as_missing() {
+    let redis = Redis::start("").await;
+    let platform = Platform::start().await;
+    let app = redis.app(&platform).await;
+    type Damage = fn(&str) -> Cmd;
+    let damages: [(&str, Damage); 4] = [
+        ("removed", |key| cmd("DEL").arg(key).clone()),
+        ("not JSON", |key| cmd("SETRANGE").arg((key, 0, "text")).clone()),
+        ("not UTF-8", |key| cmd("SETRANGE").arg((key, 5, b"\xff")).clone()),
+        ("another JSON value", |key| cmd("SET").arg((key, "[1]")).clone()),
+    ];
+    for (damage, spoil) in damages {
+        let browser = app.browser();
+        platform.sign_in(&app, &browser, "/graph").await;
+        redis.ask::<redis::Value>(&spoil(&redis.keys()[0]));
+        assert_eq!(browser.get(app.at("/")).await.user(), None, "{damage}");
+        assert_eq!(platform.sign_in(&app, &browser, "/graph").await.location(), "/graph");
+        assert_eq!(browser.get(app.at("/graph")).await.status, 200, "{damage}");
+        redis.ask::<()>(&cmd("FLUSHALL"));
+    }
+    // A Redis without free memory.
+    let browser = app.browser();
+    platform.sign_in(&app, &browser, "/graph").await;
+    redis.ask::<()>(cmd("CONFIG").arg(("SET", "maxmemory", 1)));
+    platform.sign_in(&app, &app.browser(), "/graph").await.assert_error(503, NOT_AVAILABLE);
+    assert_eq!(browser.get(app.at("/graph")).await.user(), Some("Cleo Example"));
+}
+
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn a_redis_that_the_app_cannot_use_is_refused_at_start_without_its_password() {
+    let platform = Platform::start().await;
+    let users =
+        "--user reader on >hidden-secret ~* +@read --user writer on >hidden-secret ~* +@all";
+    let redis = Redis::start(&format!("--requirepass hidden-secret-0 {users}")).await;
+    let replica = Redis::start("--replicaof 127.0.0.1 1").await;
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = silent.local_addr().unwrap().port();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let at = |user: &str, port: u16| format!("redis://{user}@127.0.0.1:{port}");
+    for (case, address, cause) in [
+        ("nobody listens", at(":hidden-secret", free), "Connection refused"),
+        ("no answer", at(":hidden-secret", silent), "timed out"),
+        ("no password", redis.address(), "NOAUTH"),
+        (
+            "a wrong password",
+            at("writer:hidden-secret-9", redis.port),
+            "Password authentication failed",
+        ),
+        ("not a user", at("nobody:hidden-secret", redis.port), "Password authentication failed"),
+        ("only reads", at("reader:hidden-secret", redis.port), "NoPerm"),
+        ("a replica", at(":hidden-secret", replica.port), ""),
+        ("a replica", replica.address(), "ReadOnly"),
+        ("not a number", at("writer:hidden-secret", redis.port) + "/sessions", "database"),
+        ("no such database", at("writer:hidden-secret", redis.port) + "/99", ""),
+        ("not a port", "redis://:hidden-secret@127.0.0.1:hidden-secret".to_owned(), ""),
+    ] {
+        let line = refused(&platform, &address).await;
+        let start = "rust-webapp: SESSION_REDIS: accepted is the address of a Redis 6 or newer";
+        assert!(line.starts_with(start) && line.contains(cause), "{case}: {line}");
+    }
+    // The right password.
+    let app = app_at(&platform, &(at("writer:hidden-secret", redis.port) + "/3")).await;
+    let browser = app.browser();
+    platform.sign_in(&app, &browser, "/graph").await;
+    assert_eq!(browser.get(app.at("/graph")).await.user(), Some("Cleo Example"));
+    assert!(!app.log().contains(HIDDEN), "{}", app.log());
+}
+
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn rediss_uses_tls_and_trusts_the_certificates_of_ssl_cert_file() {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, "CA of a test");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let certificate = certificate.signed_by(&key, &ca).unwrap();
+    let folder = TempDir::new().unwrap();
+    for (name, pem) in
+        [("ca.pem", ca.pem()), ("key.pem", key.serialize_pem()), ("redis.pem", certificate.pem())]
+    {
+        fs::write(folder.path().join(name), pem).unwrap();
+    }
+    let ca = folder.path().join("ca.pem");
+    let files = "--tls-ca-cert-file ca.pem --tls-key-file key.pem --tls-cert-file redis.pem";
+    let tls = format!("--port 0 --tls-port {{port}} --tls-auth-clients no {files}");
+    let redis = Redis::start_in(folder, &tls).await;
+    let platform = Platform::start().await;
+    let address = format!("rediss://127.0.0.1:{}", redis.port);
+    let settings = [
+        ("SESSION_TYPE", "redis"),
+        ("SESSION_REDIS", &*address),
+        ("SECRET_KEY", SECRET_KEY),
+        ("SSL_CERT_FILE", ca.to_str().unwrap()),
+    ];
+    let app = platform.app(&settings).await;
+    let browser = app.browser();
+    platform.sign_in(&app, &browser, "/graph").await;
+    assert_eq!(browser.get(app.at("/graph")).await.user(), Some("Cleo Example"));
+
+    // Without this file, the app does not trust the certificate.
+    let line = refused(&platform, &address).await;
+    assert!(line.contains("certificate"), "{line}");
+    // The certificate is for another name.
+    let other = settings.map(|(key, value)| (key, value.replace("127.0.0.1", "localhost")));
+    let other: Vec<_> = other.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let lines = platform.refused_by_the_app(&other).await;
+    assert!(lines[0].contains("certificate"), "{lines:?}");
+    // Without TLS, Redis does not answer.
+    refused(&platform, &address.replace("rediss://", "redis://")).await;
 }

@@ -1,0 +1,130 @@
+//! Another app that uses the route files of this repository as they are.
+//!
+//! It shows what a handler needs from the app around it: a `Settings` with the fields that the
+//! handlers read, five values in `Data`, the session middleware, and a template. The app reads
+//! CLIENT_ID, CLIENT_CREDENTIAL, AUTHORITY and REDIRECT_URI from `.env` or the environment.
+//!
+//! Start it with `cargo run --example host_app`, and open http://localhost:5000.
+
+use std::env;
+use std::path::Path;
+use std::time::Duration;
+
+use actix_session::SessionMiddleware;
+use actix_session::config::BrowserSession;
+use actix_web::cookie::{Key, SameSite, time};
+use actix_web::middleware::DefaultHeaders;
+use actix_web::web::{Data, Html, get};
+use actix_web::{App, HttpServer};
+use anyhow::Context as _;
+use reqwest::Client;
+use reqwest::redirect::Policy;
+use tera::Tera;
+use url::Url;
+
+use crate::client_credential::ClientCredential;
+use crate::protocol::OpenIdMetadata;
+use crate::session_store::files::FileSessions;
+use crate::settings::Settings;
+
+#[path = "../src/routes/auth_redirect.rs"]
+mod auth_redirect;
+#[path = "../src/client_credential.rs"]
+mod client_credential;
+#[path = "../src/routes/graph.rs"]
+mod graph;
+#[path = "../src/routes/logout.rs"]
+mod logout;
+#[path = "../src/protocol.rs"]
+mod protocol;
+// The app uses one of the two stores.
+#[allow(dead_code)]
+#[path = "../src/session_store/mod.rs"]
+mod session_store;
+
+/// The handlers need `crate::settings::Settings` with these fields and methods.
+mod settings {
+    use super::*;
+
+    pub struct Settings {
+        pub client_id: String,
+        pub client_credential: ClientCredential,
+        pub scope: String,
+        pub endpoint: Url,
+        pub redirect_uri: String,
+        pub sso_logout: bool,
+        pub cookie_key: Key,
+    }
+
+    impl Settings {
+        pub fn is_https(&self) -> bool {
+            self.redirect_uri.starts_with("https:")
+        }
+
+        pub fn cookie_prefix(&self) -> &'static str {
+            if self.is_https() { "__Host-host-app" } else { "host-app" }
+        }
+    }
+}
+
+#[actix_web::main]
+async fn main() -> anyhow::Result<()> {
+    let _ = dotenvy::dotenv();
+    let variable = |name| env::var(name).with_context(|| format!("{name} is missing"));
+    let client_id = variable("CLIENT_ID")?;
+    let client_credential = variable("CLIENT_CREDENTIAL")?;
+    let client_credential = ClientCredential::load(&client_id, &client_credential);
+    let redirect_uri = Url::parse(&variable("REDIRECT_URI")?)?;
+    let endpoint = env::var("ENDPOINT");
+    let endpoint = endpoint.as_deref().unwrap_or("https://graph.microsoft.com/v1.0/me");
+    let settings = Data::new(Settings {
+        client_id,
+        client_credential: client_credential.map_err(anyhow::Error::msg)?,
+        scope: "https://graph.microsoft.com/User.Read".to_owned(),
+        endpoint: Url::parse(endpoint)?,
+        redirect_uri: redirect_uri.to_string(),
+        sso_logout: false,
+        // A new key at each start. In production, read it from a setting.
+        cookie_key: Key::generate(),
+    });
+
+    let http = Client::builder().timeout(Duration::from_secs(15)).redirect(Policy::none());
+    let http = Data::new(http.build()?);
+    let authority = variable("AUTHORITY")?;
+    let metadata = http.get(format!("{authority}/v2.0/.well-known/openid-configuration"));
+    let metadata = metadata.send().await?.error_for_status()?.json::<OpenIdMetadata>().await?;
+    let metadata = Data::new(metadata);
+    let mut templates = Tera::new();
+    templates.add_raw_template(
+        "authenticated/graph.html",
+        "<p>Hello {{ user_name }}</p><pre>{{ graph_response }}</pre><a href='/logout'>Sign out</a>",
+    )?;
+    let templates = Data::new(templates);
+    let lifetime = Duration::from_secs(8 * 3_600);
+    let sessions = FileSessions::open(Path::new("host-app-sessions"), lifetime)?;
+
+    let server = HttpServer::new(move || {
+        let session = SessionMiddleware::builder(sessions.clone(), settings.cookie_key.clone())
+            .cookie_name(format!("{}-session", settings.cookie_prefix()))
+            .cookie_same_site(SameSite::Lax)
+            .cookie_secure(settings.is_https())
+            .session_lifecycle(BrowserSession::default().state_ttl(time::Duration::hours(8)))
+            .build();
+        App::new()
+            .app_data(settings.clone())
+            .app_data(metadata.clone())
+            .app_data(http.clone())
+            .app_data(templates.clone())
+            .wrap(session)
+            // Pages of signed-in users must not be in a cache, and not in frames of other sites.
+            .wrap(DefaultHeaders::new().add(("Cache-Control", "no-store")))
+            .wrap(DefaultHeaders::new().add(("Content-Security-Policy", "frame-ancestors 'none'")))
+            .route("/", get().to(async || Html::new("<a href='/graph'>My profile</a>")))
+            .route("/graph", get().to(graph::graph))
+            .route("/auth/redirect", get().to(auth_redirect::auth_redirect))
+            .route("/logout", get().to(logout::logout))
+    });
+    let port = redirect_uri.port_or_known_default().context("REDIRECT_URI has no port")?;
+    server.bind(("localhost", port))?.run().await?;
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! The OpenID metadata of the tenant.
+
+use anyhow::{Context as _, anyhow, ensure};
+use reqwest::Client;
+use url::Url;
+
+use crate::protocol::OpenIdMetadata;
+use crate::settings::{Settings, is_https_or_loopback};
+
+// <ms_docref_openid_metadata>
+/// Asks AUTHORITY for its OpenID metadata (OpenID Connect Discovery 1.0 section 4). The
+/// app asks once, when it starts, so that a wrong AUTHORITY shows now and not at the
+/// first sign-in.
+///
+/// # Errors
+/// What is wrong with AUTHORITY or its metadata.
+pub async fn load(http: &Client, settings: &Settings) -> anyhow::Result<OpenIdMetadata> {
+    let mut url = Url::parse(&settings.authority)?;
+    let path = format!("{}/v2.0/.well-known/openid-configuration", url.path());
+    url.set_path(&path);
+    // For an app with signing keys of its own, the response names these keys.
+    url.query_pairs_mut().append_pair("appid", &settings.client_id);
+    let response = async {
+        let response = http.get(url.clone()).send().await?;
+        Ok::<_, reqwest::Error>((response.status(), response.text().await?))
+    };
+    let unavailable = format!("{url} is not available, check the spelling and the network");
+    let (status, body) = response.await.context(unavailable)?;
+    let metadata: OpenIdMetadata = serde_json::from_str(&body).map_err(|err| {
+        // An error of Microsoft Entra ID says what is wrong, for example "tenant not
+        // found".
+        let error: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
+        let description = error["error_description"].as_str().unwrap_or("no OpenID metadata");
+        anyhow!("{url} answered {status}: {description:?} ({err})")
+    })?;
+
+    // For an address of all tenants, an administrator of any tenant could assign the
+    // role admin.
+    let issuer = &metadata.issuer;
+    ensure!(!issuer.contains("{tenantid}"), "this is for all tenants; accepted is one tenant");
+    // The issuer must have the host of AUTHORITY (section 4.3). The issuer of an
+    // External ID tenant is always under ciamlogin.com, even if AUTHORITY is a custom
+    // domain.
+    let issuer_url = Url::parse(issuer)?;
+    let is_external_id = issuer_url.scheme() == "https"
+        && issuer_url.host_str().is_some_and(|host| host.ends_with(".ciamlogin.com"));
+    let is_issuer = issuer_url.origin() == url.origin() || is_external_id;
+    ensure!(is_issuer, "the metadata is for another issuer, {issuer:?}");
+    // The app sends secrets, codes and tokens to these addresses.
+    let OpenIdMetadata { authorization_endpoint, token_endpoint, jwks_uri, .. } = &metadata;
+    let endpoints = [authorization_endpoint, token_endpoint, jwks_uri];
+    for endpoint in endpoints.into_iter().chain(&metadata.end_session_endpoint) {
+        ensure!(
+            is_https_or_loopback(endpoint),
+            "an address in the metadata is not https: {endpoint}"
+        );
+    }
+    Ok(metadata)
+}
+// </ms_docref_openid_metadata>

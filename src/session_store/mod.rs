@@ -1,0 +1,44 @@
+//! Where sessions live: in files (files.rs), or in Redis (redis.rs).
+//!
+//! The browser has only the session ID. actix-session loads the session before a handler runs,
+//! and writes back all of its values after the handler. Two rules hold in both stores:
+//! - An update does not bring back a session that was deleted in the meantime. A sign-out wins.
+//! - A session ends at a fixed time after the sign-in. A visit does not extend it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use actix_session::storage::SessionKey;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use tracing::error;
+
+pub mod files;
+#[cfg(feature = "redis")]
+pub mod redis;
+
+/// The values of a session as actix-session has them. Each value is JSON text.
+type SessionState = HashMap<String, String>;
+
+/// The values of a session as they are stored. People and tools can read them.
+type Values = BTreeMap<String, Value>;
+
+fn to_values(state: &SessionState) -> serde_json::Result<Values> {
+    state.iter().map(|(key, json)| Ok((key.clone(), serde_json::from_str(json)?))).collect()
+}
+
+fn to_state(values: Values) -> SessionState {
+    values.into_iter().map(|(key, value)| (key, value.to_string())).collect()
+}
+
+/// The name of a session in the store. A copy of the store contains no session ID, because the
+/// name is a hash.
+fn name_of(key: &SessionKey) -> String {
+    format!("session-{:x}", Sha256::digest(key.as_ref()))
+}
+
+/// Logs why the store failed, because actix-session does not.
+fn log(cause: impl Into<anyhow::Error>) -> anyhow::Error {
+    let cause = cause.into();
+    error!("the session store failed: {cause:?}");
+    cause
+}

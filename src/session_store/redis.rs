@@ -1,0 +1,109 @@
+//! Sessions in Redis, for several processes. Redis removes sessions that have expired.
+
+use std::time::Duration;
+
+use actix_session::storage::{
+    LoadError, SaveError, SessionKey, SessionStore, UpdateError, generate_session_key,
+};
+use actix_web::cookie::time;
+use anyhow::Context as _;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{Client, Cmd, FromRedisValue, cmd};
+
+use super::{SessionState, log, name_of, to_state, to_values};
+
+/// A connection to Redis. If the connection breaks, a later command makes a new one.
+#[derive(Clone)]
+pub struct RedisSessions(ConnectionManager);
+
+impl RedisSessions {
+    /// Connects to the Redis at `address`.
+    ///
+    /// # Errors
+    /// Redis does not answer, or the app cannot write to it.
+    pub async fn open(address: &str) -> anyhow::Result<Self> {
+        // The address may contain a password. Do not show it.
+        Self::connect(address).await.context(
+            "SESSION_REDIS: accepted is the address of a Redis 6 or newer that this app can write to",
+        )
+    }
+
+    async fn connect(address: &str) -> anyhow::Result<Self> {
+        // Tell rediss:// which cryptography library to use, if no other part of the app has.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        // If Redis does not answer, a page waits for a second, not for minutes.
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(Duration::from_secs(1)))
+            .set_response_timeout(Some(Duration::from_secs(1)))
+            .set_number_of_retries(0);
+        let manager = ConnectionManager::new_with_config(Client::open(address)?, config).await?;
+        let sessions = Self(manager);
+        // Check that the app can write. There is never a session with this name.
+        sessions.ask::<()>(cmd("SET").arg((redis_key("session-"), "", "XX", "KEEPTTL"))).await?;
+        Ok(sessions)
+    }
+
+    /// Sends a command. If the connection was broken, sends it again: the connection manager makes
+    /// a new connection only after a command has failed.
+    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> anyhow::Result<T> {
+        let mut manager = self.0.clone();
+        match command.query_async(&mut manager).await {
+            Err(err) if err.is_io_error() => {
+                command.query_async(&mut manager).await.map_err(Into::into)
+            }
+            answer => answer.map_err(Into::into),
+        }
+    }
+}
+
+impl SessionStore for RedisSessions {
+    async fn load(&self, key: &SessionKey) -> Result<Option<SessionState>, LoadError> {
+        let json = self.ask::<Option<Vec<u8>>>(cmd("GET").arg(redis_key(&name_of(key)))).await;
+        let json = json.map_err(|err| LoadError::Other(log(err)))?;
+        Ok(json.and_then(|json| serde_json::from_slice(&json).ok()).map(to_state))
+    }
+
+    async fn save(
+        &self,
+        state: SessionState,
+        ttl: &time::Duration,
+    ) -> Result<SessionKey, SaveError> {
+        let key = generate_session_key();
+        let json = to_json(&state).map_err(SaveError::Serialization)?;
+        let arguments = (redis_key(&name_of(&key)), json, "EX", ttl.whole_seconds());
+        let saved = self.ask::<()>(cmd("SET").arg(arguments)).await;
+        saved.map_err(|err| SaveError::Other(log(err)))?;
+        Ok(key)
+    }
+
+    /// XX changes only a session that exists. KEEPTTL does not extend it.
+    async fn update(
+        &self,
+        key: SessionKey,
+        state: SessionState,
+        _ttl: &time::Duration,
+    ) -> Result<SessionKey, UpdateError> {
+        let json = to_json(&state).map_err(UpdateError::Serialization)?;
+        let arguments = (redis_key(&name_of(&key)), json, "XX", "KEEPTTL");
+        let updated = self.ask::<()>(cmd("SET").arg(arguments)).await;
+        updated.map_err(|err| UpdateError::Other(log(err)))?;
+        Ok(key)
+    }
+
+    async fn update_ttl(&self, _key: &SessionKey, _ttl: &time::Duration) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    async fn delete(&self, key: &SessionKey) -> anyhow::Result<()> {
+        self.ask(cmd("DEL").arg(redis_key(&name_of(key)))).await.map_err(log)
+    }
+}
+
+fn to_json(state: &SessionState) -> anyhow::Result<Vec<u8>> {
+    Ok(serde_json::to_vec(&to_values(state)?)?)
+}
+
+/// Other apps may use the same Redis.
+fn redis_key(name: &str) -> String {
+    format!("rust-webapp:{name}")
+}
