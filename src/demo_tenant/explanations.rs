@@ -54,7 +54,7 @@ pub(super) const MESSAGES: [About; 26] = [
     About("Redirect with the code", TENANT_BROWSER_APP, 6, AUTH_REDIRECT, "authorization_response",
         "The browser brings a code to the app. The app checks that it started this sign-in."),
     About("Redirect with an error", TENANT_BROWSER_APP, 6, AUTH_REDIRECT, "authorization_error",
-        "The browser tells the app why there is no code. The app shows an error page."),
+        "The browser tells the app why it brings no code. The app shows an error page."),
     About("Error page", TENANT_TO_BROWSER, 0, "", "",
         "The request may come from anyone, so the browser is not sent back to the app."),
     About("Token request", APP_TO_TENANT, 7, AUTH_REDIRECT, "redeem_auth_code",

@@ -160,7 +160,11 @@ pub(super) async fn choose(
     }
     let button = BUTTONS.iter().find(|button| format!("{:?}", button.fault) == form.fault);
     if button.is_none() && !["none", "reset"].contains(&form.fault.as_str()) {
-        return tenant.message(StatusCode::BAD_REQUEST, "Bad request", "There is no such button.");
+        return tenant.message(
+            StatusCode::BAD_REQUEST,
+            "Bad request",
+            "This button does not exist.",
+        );
     }
     info!("demo tenant: fault {:?}", form.fault);
     *tenant.faults.lock() = button.map(|button| (button.fault, Instant::now()));
@@ -197,7 +201,9 @@ pub(super) async fn register_certificate(
         return bad("This contains a private key. Never give it away; paste only the certificate.");
     }
     let Some(part) = parts.iter().find(|part| part.tag() == "CERTIFICATE") else {
-        return bad("There is no certificate in it. It begins with -----BEGIN CERTIFICATE-----.");
+        return bad(
+            "It does not contain a certificate. It begins with -----BEGIN CERTIFICATE-----.",
+        );
     };
     let Ok(key) = DecodingKey::from_rsa_pem(pem::encode(part).as_bytes()) else {
         return bad("The certificate has no RSA key.");

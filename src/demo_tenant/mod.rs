@@ -178,7 +178,7 @@ struct Tenant {
 /// `token_lifetime` seconds.
 ///
 /// # Errors
-/// There is no listener, `redirect_uri` is not a URL, or a key cannot be made.
+/// `listeners` is empty, `redirect_uri` is not a URL, or a key cannot be made.
 pub fn start(
     listeners: Vec<TcpListener>,
     redirect_uri: &str,

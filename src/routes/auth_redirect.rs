@@ -218,7 +218,7 @@ pub async fn auth_redirect(
     };
     // No sign-in waits longer than 15 seconds.
     let Some(key) = timeout(Duration::from_secs(15), find_key).await.ok().flatten() else {
-        warn!("step 8: refused, there are no signing keys");
+        warn!("step 8: refused, the signing keys are missing");
         return Err(ErrorBadGateway("The signing keys are not available. Try again in a minute."));
     };
     // </ms_docref_signing_keys>

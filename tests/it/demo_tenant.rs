@@ -562,7 +562,7 @@ async fn an_app_signs_in_with_a_registered_certificate() {
     let demo = Demo::start(&[]).await;
     let (key, certificate, thumbprint) = certificate();
     for (text, message) in [
-        ("text", "no certificate in it"),
+        ("text", "does not contain a certificate"),
         ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "no RSA key"),
         (&*format!("{key}{certificate}"), "a private key"),
     ] {
@@ -898,7 +898,7 @@ async fn only_forms_of_the_page_itself_are_accepted() {
 async fn the_page_explains_each_message_and_each_parameter() {
     let demo = Demo::start(&[("SSO_LOGOUT", "true")]).await;
     let browser = demo.app.browser();
-    assert!(demo.page().await.contains("There are no messages yet."));
+    assert!(demo.page().await.contains("No messages yet."));
     let authorize = browser.get(demo.app.at("/graph")).await;
     browser.get(authorize.location()).await;
     let callback = browser.post(authorize.location(), &[("choice", ADA)]).await;

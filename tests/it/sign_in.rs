@@ -14,13 +14,6 @@ use url::Url;
 use crate::harness::*;
 use crate::platform::*;
 
-/// Asserts that this browser is not signed in, and that Microsoft Graph was not called.
-async fn assert_nobody_is_signed_in(platform: &Platform, app: &App, browser: &Browser) {
-    assert_eq!(browser.get(app.at("/graph")).await.status, 302);
-    assert_eq!(app.session_files(), Vec::<std::path::PathBuf>::new());
-    assert_eq!(platform.requests(Endpoint::Graph).await.len(), 0);
-}
-
 #[tokio::test]
 async fn a_sign_in_sends_what_the_specifications_require() {
     let platform = Platform::start().await;
@@ -106,7 +99,7 @@ async fn four_tabs_that_start_at_the_same_moment_all_arrive() {
     let tabs = ["/graph?tab=1", "/admin?tab=2", "/graph?tab=3", "/admin?tab=4"];
     for round in 0..20 {
         let browser = app.browser();
-        // In every second round, the browser has a session that is no longer signed in.
+        // In every second round, the browser has signed out before.
         if round % 2 == 1 {
             platform.sign_in(&app, &browser, "/graph").await;
             browser.get(app.at("/logout")).await;
@@ -249,7 +242,7 @@ async fn step_6_refuses_a_response_that_does_not_belong_to_this_browser() {
         page.assert_error(400, "Sign in again.");
         assert!(!page.body.contains("secret-code") && !page.body.contains("spam"), "{case}");
         assert_eq!(platform.token_forms().await.len(), 0, "{case}");
-        assert_nobody_is_signed_in(&platform, &app, &browser).await;
+        platform.assert_nobody_is_signed_in(&app, &browser).await;
     }
 }
 
@@ -292,7 +285,7 @@ async fn step_6_tells_three_kinds_of_errors_apart() {
         let page = browser.get(url).await;
         page.assert_error(status, text);
         assert!(page.body.contains("AADSTS00000: &lt;b&gt;bold"), "{}", page.body);
-        assert_nobody_is_signed_in(&platform, &app, &browser).await;
+        platform.assert_nobody_is_signed_in(&app, &browser).await;
         let log = app.log();
         assert!(log.contains(&format!("step 6: the sign-in failed, \"{error}: {description}\"")));
     }
@@ -322,7 +315,7 @@ async fn step_7_says_what_to_do_when_the_code_is_refused() {
         let page = platform.sign_in(&app, &browser, "/graph").await;
         page.assert_error(status, text);
         assert_eq!(page.body.contains("AADSTS00000: &lt;b&gt;"), shows_description, "{error}");
-        assert_nobody_is_signed_in(&platform, &app, &browser).await;
+        platform.assert_nobody_is_signed_in(&app, &browser).await;
         assert!(app.log().contains("Trace ID: 1a2b Correlation ID: 3c4d"));
     }
 }
@@ -347,7 +340,7 @@ async fn step_7_refuses_a_response_without_all_tokens() {
         let browser = app.browser();
         let page = platform.sign_in(&app, &browser, "/graph").await;
         page.assert_error(502, "Microsoft Entra ID");
-        assert_nobody_is_signed_in(&platform, &app, &browser).await;
+        platform.assert_nobody_is_signed_in(&app, &browser).await;
         assert!(app.log().contains("step 7: "), "{case}");
     }
     platform.on(Endpoint::Token, |answer| answer.json["token_type"] = "bearer".into());
