@@ -24,10 +24,9 @@ pub struct OpenIdMetadata {
     pub end_session_endpoint: Option<Url>,
 }
 
-/// The `claims` parameter: a token, a claim, and what the app requests of the claim (OIDC
-/// Core 5.5). For example: `{"access_token": {"xms_cc": {"values": ["cp1"]}}}`. A claims
-/// challenge has the same format: with it, an API requires claims in the next access
-/// token.
+/// The `claims` parameter: for each token, the claims that it must have (OIDC Core 5.5).
+/// For example: `{"access_token": {"xms_cc": {"values": ["cp1"]}}}`. A claims challenge
+/// has the same format. With it, an API requires claims in the next access token.
 pub type RequestedClaims = BTreeMap<String, Map<String, Value>>;
 
 /// The values of one sign-in that steps 6 to 9 need. Step 5 stores them in an encrypted
@@ -100,7 +99,8 @@ pub struct Tokens {
     pub token_type: TokenType,
     /// How long the access token is valid, in seconds.
     pub expires_in: u32,
-    /// After how many seconds to renew a long-lived access token.
+    /// After how many seconds to renew a long-lived access token, long before it
+    /// expires.
     pub refresh_in: Option<u32>,
     /// Step 2 exchanges it for a new access token.
     pub refresh_token: Option<String>,
@@ -123,7 +123,7 @@ pub struct User {
     pub id_token_claims: Value,
     /// When the user signed in, in Unix time.
     pub signed_in_on: i64,
-    /// Whether that sign-in answered a claims challenge.
+    /// Whether the sign-in at `signed_in_on` answered a claims challenge.
     pub answered_challenge: bool,
 }
 

@@ -37,8 +37,7 @@ pub async fn admin(
 ) -> Result<HttpResponse, Error> {
     // Unix time, in seconds.
     let now = OffsetDateTime::now_utc().unix_timestamp();
-    // This page calls no API that could require claims. Step 5 has the same text as in
-    // graph.rs.
+    // Step 5 reads this variable, which only graph.rs sets: this page calls no API.
     let claims_challenge: Option<RequestedClaims> = None;
 
     // <ms_docref_require_authentication>
@@ -47,8 +46,8 @@ pub async fn admin(
     // cannot be read is treated as missing.
     let user: Option<User> = session.get("user").ok().flatten();
 
-    // This block returns the page. If a step needs a sign-in, `break 'sign_in` leaves
-    // the block with the reason, and step 5 follows.
+    // Inside this block, the handler returns the page. If a step needs a sign-in, `break
+    // 'sign_in` leaves the block with the reason, and step 5 follows.
     let reason = 'sign_in: {
         let Some(user) = &user else {
             break 'sign_in "nobody is signed in";
@@ -111,8 +110,9 @@ pub async fn admin(
 
     // <ms_docref_requested_claims>
     // Request the claims of the claims challenge, if there is one. The value cp1 in
-    // `xms_cc` declares that this app can answer claims challenges. In return, access
-    // tokens can be valid for up to 28 hours.
+    // `xms_cc` declares that this app can answer claims challenges. An API can then
+    // refuse an access token early, so Microsoft Entra ID makes it valid for up to 28
+    // hours.
     let answers_challenge = claims_challenge.is_some();
     let mut requested_claims = claims_challenge.unwrap_or_default();
     let for_access_token = requested_claims.entry("access_token".to_owned()).or_default();
@@ -147,15 +147,15 @@ pub async fn admin(
     // name. The Flask sample uses the session (`session["auth_code_flow"]`). There, two
     // tabs that start at the same moment overwrite each other's values, and each visitor
     // who does not sign in leaves a session on the server.
-    let page = req.uri().path_and_query().map_or("/", |url| url.as_str());
+    let page_url = req.uri().path_and_query().map_or("/", |url| url.as_str());
     // Browsers refuse cookies over 4 KB. Of a long address, keep only the path.
-    let page = if page.len() > 1000 { req.path() } else { page };
+    let page_url = if page_url.len() > 1000 { req.path() } else { page_url };
     let flow = AuthCodeFlow {
         nonce,
         code_verifier,
         requested_claims,
         answers_challenge,
-        post_sign_in_url: page.to_owned(),
+        post_sign_in_url: page_url.to_owned(),
         expires_on: now + 900,
     };
     let prefix = format!("{}-flow-", settings.cookie_prefix());
@@ -176,14 +176,13 @@ pub async fn admin(
         response.cookie(cookie.clone());
     }
 
-    // Each sign-in that was not completed leaves a cookie. Keep the four newest and the
-    // new one, so that the request header does not grow too large. To remove a cookie,
-    // repeat its path and `secure`.
+    // Each sign-in that was not completed leaves a cookie. Keep the four newest of them,
+    // so that the request header does not grow too large. To remove a cookie, repeat its
+    // path and `secure`.
     let mut pending = req.cookies().map(|cookies| cookies.clone()).unwrap_or_default();
     pending.retain(|cookie| cookie.name().starts_with(&prefix));
     pending.sort_by_key(|cookie| cookie.name().to_owned());
-    let too_many = pending.len().saturating_sub(4);
-    for mut cookie in pending.into_iter().take(too_many) {
+    for mut cookie in pending.into_iter().rev().skip(4) {
         cookie.set_path("/");
         cookie.set_secure(settings.is_https());
         cookie.make_removal();

@@ -59,9 +59,9 @@ pub async fn auth_redirect(
     // <ms_docref_find_auth_code_flow>
     // Step 5 stored a cookie with `state` in its name. If this browser does not have
     // that cookie, refuse the response. Otherwise an attacker could send a link with the
-    // attacker's own code, and the user would be signed in as the attacker. Nobody can
-    // move an encrypted value to a cookie with another name. Before this check has
-    // passed, show nothing from the query.
+    // attacker's own code, and the user would be signed in as the attacker. The name is
+    // a part of the encryption, so the value of a cookie with another name does not
+    // decrypt. Before this check has passed, show nothing from the query.
     let flow_cookie_name = format!("{}-flow-{}", settings.cookie_prefix(), query.state);
     let flow: Option<AuthCodeFlow> = req
         .cookie(&flow_cookie_name)
@@ -119,15 +119,15 @@ pub async fn auth_redirect(
         ("scope", format!("openid profile offline_access {}", settings.scope)),
         ("claims", serde_json::to_string(&flow.requested_claims)?),
     ];
-    // Add the client secret, or a statement that is signed with the key of the
-    // certificate (RFC 6749 section 2.3.1, RFC 7523 section 2.2).
+    // Add the client secret, or a client assertion: a statement signed with the key of
+    // the certificate (RFC 6749 section 2.3.1, RFC 7523 section 2.2).
     form.extend(settings.client_credential.parameters(&metadata.token_endpoint)?);
-    let response = async {
-        let answer = http.post(metadata.token_endpoint.clone()).form(&form).send().await?;
-        info!("step 7: the token endpoint answered {}", answer.status());
-        answer.json::<TokenResponse>().await
+    let answer = async {
+        let response = http.post(metadata.token_endpoint.clone()).form(&form).send().await?;
+        info!("step 7: the token endpoint answered {}", response.status());
+        response.json::<TokenResponse>().await
     };
-    let tokens = match response.await {
+    let tokens = match answer.await {
         Ok(TokenResponse::Tokens(tokens)) => tokens,
         Ok(TokenResponse::Error(TokenError { error, error_description, suberror, .. })) => {
             let details = format!("{error}: {error_description}");
@@ -163,7 +163,7 @@ pub async fn auth_redirect(
     };
     let (Some(id_token), Some(refresh_token)) = (tokens.id_token, tokens.refresh_token) else {
         warn!("step 7: refused, the response has no ID token or no refresh token");
-        return Err(ErrorBadGateway("Microsoft Entra ID did not send all tokens. Check SCOPE."));
+        return Err(ErrorBadGateway("Microsoft Entra ID did not send all tokens. Try again."));
     };
     // </ms_docref_redeem_auth_code>
 
@@ -186,38 +186,40 @@ pub async fn auth_redirect(
     let kid = header.kid.unwrap_or_default();
 
     // <ms_docref_signing_keys>
-    // Find the public key that the header names. Microsoft Entra ID changes its keys.
-    // Download them again after a day, or if this key is not among them. The lock makes
-    // other sign-ins wait, so that only one of them downloads.
+    // Find the public key whose ID is in the header (`kid`). Microsoft Entra ID changes
+    // its keys. Download them again after a day, or if this key is not among them. The
+    // lock makes other sign-ins wait, so that only one of them downloads.
     let started = Instant::now();
     let find_key = async {
         let mut signing_keys = SIGNING_KEYS.lock().await;
-        let (mut key, mut is_recent, mut is_new) = (None, false, false);
+        let mut old_key = None;
         if let Some((downloaded, keys)) = &*signing_keys {
-            key = keys.find(&kid).cloned();
-            is_recent = downloaded.elapsed() < Duration::from_secs(86_400);
-            is_new = *downloaded > started;
-        }
-        if !is_new && (key.is_none() || !is_recent) {
-            info!("step 8: fetching the signing keys");
-            let get = http.get(metadata.jwks_uri.clone()).timeout(Duration::from_secs(5));
-            let download = async { get.send().await?.error_for_status()?.json::<JwkSet>().await };
-            match download.await {
-                Ok(keys) => {
-                    key = keys.find(&kid).cloned();
-                    *signing_keys = Some((Instant::now(), keys));
-                }
-                Err(err) => {
-                    warn!("step 8: the signing keys are not available, {err:?}");
-                    // A key that was only due for renewal still works.
-                    return key.map(Some);
-                }
+            old_key = keys.find(&kid).cloned();
+            let is_recent = downloaded.elapsed() < Duration::from_secs(86_400);
+            // Another sign-in downloaded the keys while this one waited for the lock.
+            let is_new = *downloaded > started;
+            if is_new || (is_recent && old_key.is_some()) {
+                return Ok(old_key);
             }
         }
-        Some(key)
+        info!("step 8: fetching the signing keys");
+        let get = http.get(metadata.jwks_uri.clone()).timeout(Duration::from_secs(5));
+        let download = async { get.send().await?.error_for_status()?.json::<JwkSet>().await };
+        match download.await {
+            Ok(keys) => {
+                let key = keys.find(&kid).cloned();
+                *signing_keys = Some((Instant::now(), keys));
+                Ok(key)
+            }
+            Err(err) => {
+                warn!("step 8: the signing keys are not available, {err:?}");
+                // A key that was only due for renewal still works.
+                if old_key.is_some() { Ok(old_key) } else { Err(err) }
+            }
+        }
     };
-    // No sign-in waits longer than 15 seconds.
-    let Some(key) = timeout(Duration::from_secs(15), find_key).await.ok().flatten() else {
+    // Wait for the keys for at most 15 seconds.
+    let Ok(Ok(key)) = timeout(Duration::from_secs(15), find_key).await else {
         warn!("step 8: refused, the signing keys are missing");
         return Err(ErrorBadGateway("The signing keys are not available. Try again in a minute."));
     };
@@ -272,8 +274,11 @@ pub async fn auth_redirect(
         refresh_on: tokens.refresh_in.map(|seconds| now + i64::from(seconds)),
         refresh_token,
     };
-    let (signed_in_on, answered_challenge) = (now, flow.answers_challenge);
-    let user = User { id_token_claims: claims, signed_in_on, answered_challenge };
+    let user = User {
+        id_token_claims: claims,
+        signed_in_on: now,
+        answered_challenge: flow.answers_challenge,
+    };
     session.clear();
     session.insert("user", &user)?;
     session.insert("token_cache", token_cache)?;
@@ -281,7 +286,7 @@ pub async fn auth_redirect(
     // too (session fixation).
     session.renew();
     let oid = &user.id_token_claims["oid"];
-    info!("step 9: signed in, oid {oid}, tokens valid for {} s", tokens.expires_in);
+    info!("step 9: signed in, oid {oid}, access token valid for {} s", tokens.expires_in);
 
     // <ms_docref_redirect_after_sign_in>
     // This sign-in is finished, so remove its cookie. To remove a cookie, repeat its

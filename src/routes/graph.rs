@@ -1,8 +1,6 @@
 //! `GET /graph`: calls Microsoft Graph as the signed-in user and shows the response.
 
 // <ms_docref_import_graph>
-use std::collections::HashMap;
-
 use actix_session::Session;
 use actix_web::cookie::time::{Duration, OffsetDateTime};
 use actix_web::cookie::{Cookie, CookieJar, SameSite};
@@ -55,8 +53,8 @@ pub async fn graph(
     // cannot be read is treated as missing.
     let user: Option<User> = session.get("user").ok().flatten();
 
-    // This block returns the page. If a step needs a sign-in, `break 'sign_in` leaves
-    // the block with the reason, and step 5 follows.
+    // Inside this block, the handler returns the page. If a step needs a sign-in, `break
+    // 'sign_in` leaves the block with the reason, and step 5 follows.
     let reason = 'sign_in: {
         let Some(user) = &user else {
             break 'sign_in "nobody is signed in";
@@ -71,15 +69,16 @@ pub async fn graph(
         let Some(mut token_cache) = token_cache else {
             break 'sign_in "the session has no tokens";
         };
-        // Directly after a sign-in, another sign-in would not help. It would start a
-        // redirect loop.
+        // If a sign-in less than a minute ago did not help, steps 2 and 3 show an error.
+        // Another sign-in could start a redirect loop.
         let just_signed_in = now - user.signed_in_on < 60;
         let seconds_left = token_cache.expires_on - now;
         let is_usable = token_cache.scope == settings.scope && seconds_left > 0;
-        // After `refresh_on`, renew the token early. If Microsoft Entra ID is not
-        // available then, the token is still valid.
+        // After `refresh_on`, renew the token, although it is still valid. If that fails,
+        // use the old one.
         let refresh_is_due = token_cache.refresh_on.is_some_and(|refresh_on| refresh_on <= now);
-        // In its last five minutes, the token could expire during the call.
+        // Renew the token five minutes before it expires. Clocks differ, and a call takes
+        // time.
         if is_usable && seconds_left >= 300 && !refresh_is_due {
             info!("step 2: access token found in the cache, valid for {seconds_left} s");
         } else {
@@ -95,16 +94,16 @@ pub async fn graph(
                 // As in step 5: this app can answer claims challenges.
                 ("claims", r#"{"access_token":{"xms_cc":{"values":["cp1"]}}}"#.to_owned()),
             ];
-            // Add the client secret, or a statement that is signed with the key of the
-            // certificate (RFC 6749 section 2.3.1, RFC 7523 section 2.2).
+            // Add the client secret, or a client assertion: a statement signed with the
+            // key of the certificate (RFC 6749 section 2.3.1, RFC 7523 section 2.2).
             form.extend(settings.client_credential.parameters(&metadata.token_endpoint)?);
-            let response = async {
+            let answer = async {
                 let post = http.post(metadata.token_endpoint.clone()).form(&form);
-                let answer = post.send().await?;
-                info!("step 2: the token endpoint answered {}", answer.status());
-                answer.json::<TokenResponse>().await
+                let response = post.send().await?;
+                info!("step 2: the token endpoint answered {}", response.status());
+                response.json::<TokenResponse>().await
             };
-            let failure: Option<String> = match response.await {
+            match answer.await {
                 Ok(TokenResponse::Tokens(tokens)) => {
                     token_cache = TokenCache {
                         access_token: tokens.access_token,
@@ -115,8 +114,7 @@ pub async fn graph(
                         refresh_token: tokens.refresh_token.unwrap_or(token_cache.refresh_token),
                     };
                     session.insert("token_cache", &token_cache)?;
-                    info!("step 2: tokens cached, valid for {} s", tokens.expires_in);
-                    None
+                    info!("step 2: access token cached, valid for {} s", tokens.expires_in);
                 }
                 Ok(TokenResponse::Error(TokenError {
                     error, error_description, claims, ..
@@ -133,22 +131,23 @@ pub async fn graph(
                         claims_challenge = claims.and_then(|json| serde_json::from_str(&json).ok());
                         break 'sign_in "the refresh token was refused";
                     }
-                    Some(format!(
-                        "Microsoft Entra ID did not renew the access token. {error}: \
-                         {error_description} Try again in a minute. If this happens again, check \
-                         CLIENT_ID, CLIENT_CREDENTIAL and SCOPE."
-                    ))
+                    // If the cached token is still valid, go on with it.
+                    if !is_usable {
+                        return Err(ErrorBadGateway(format!(
+                            "Microsoft Entra ID did not renew the access token. {error}: \
+                             {error_description} Try again in a minute. If this happens again, \
+                             check CLIENT_ID, CLIENT_CREDENTIAL and SCOPE."
+                        )));
+                    }
                 }
                 Err(err) => {
                     warn!("step 2: the refresh failed, {err:?}");
-                    Some("Microsoft Entra ID sent no valid answer. Try again in a minute.".into())
+                    if !is_usable {
+                        return Err(ErrorBadGateway(
+                            "Microsoft Entra ID sent no valid answer. Try again in a minute.",
+                        ));
+                    }
                 }
-            };
-            if let Some(message) = failure {
-                if !is_usable {
-                    return Err(ErrorBadGateway(message));
-                }
-                info!("step 2: using the cached access token, valid for {seconds_left} s");
             }
             // </ms_docref_refresh_token>
         }
@@ -179,17 +178,15 @@ pub async fn graph(
         for header in headers.get_all("www-authenticate") {
             let header = header.to_str().unwrap_or_default();
             for challenge in http_auth::parse_challenges(header).unwrap_or_default() {
-                let parameters: HashMap<&str, String> = challenge
-                    .params
-                    .iter()
-                    .map(|(name, value)| (*name, value.to_unescaped()))
-                    .collect();
+                let parameter = |name: &str| {
+                    let found = challenge.params.iter().find(|(key, _)| *key == name);
+                    found.map(|(_, value)| value.to_unescaped()).unwrap_or_default()
+                };
                 if challenge.scheme.eq_ignore_ascii_case("Bearer")
-                    && parameters.get("error").is_some_and(|error| error == "insufficient_claims")
-                    && let Some(encoded) = parameters.get("claims")
+                    && parameter("error") == "insufficient_claims"
                 {
-                    let decoded = BASE64_STANDARD.decode(encoded).unwrap_or_default();
-                    claims_challenge = claims_challenge.or(serde_json::from_slice(&decoded).ok());
+                    let json = BASE64_STANDARD.decode(parameter("claims")).unwrap_or_default();
+                    claims_challenge = claims_challenge.or(serde_json::from_slice(&json).ok());
                 }
             }
         }
@@ -254,8 +251,9 @@ pub async fn graph(
 
     // <ms_docref_requested_claims>
     // Request the claims of the claims challenge, if there is one. The value cp1 in
-    // `xms_cc` declares that this app can answer claims challenges. In return, access
-    // tokens can be valid for up to 28 hours.
+    // `xms_cc` declares that this app can answer claims challenges. An API can then
+    // refuse an access token early, so Microsoft Entra ID makes it valid for up to 28
+    // hours.
     let answers_challenge = claims_challenge.is_some();
     let mut requested_claims = claims_challenge.unwrap_or_default();
     let for_access_token = requested_claims.entry("access_token".to_owned()).or_default();
@@ -290,15 +288,15 @@ pub async fn graph(
     // name. The Flask sample uses the session (`session["auth_code_flow"]`). There, two
     // tabs that start at the same moment overwrite each other's values, and each visitor
     // who does not sign in leaves a session on the server.
-    let page = req.uri().path_and_query().map_or("/", |url| url.as_str());
+    let page_url = req.uri().path_and_query().map_or("/", |url| url.as_str());
     // Browsers refuse cookies over 4 KB. Of a long address, keep only the path.
-    let page = if page.len() > 1000 { req.path() } else { page };
+    let page_url = if page_url.len() > 1000 { req.path() } else { page_url };
     let flow = AuthCodeFlow {
         nonce,
         code_verifier,
         requested_claims,
         answers_challenge,
-        post_sign_in_url: page.to_owned(),
+        post_sign_in_url: page_url.to_owned(),
         expires_on: now + 900,
     };
     let prefix = format!("{}-flow-", settings.cookie_prefix());
@@ -319,14 +317,13 @@ pub async fn graph(
         response.cookie(cookie.clone());
     }
 
-    // Each sign-in that was not completed leaves a cookie. Keep the four newest and the
-    // new one, so that the request header does not grow too large. To remove a cookie,
-    // repeat its path and `secure`.
+    // Each sign-in that was not completed leaves a cookie. Keep the four newest of them,
+    // so that the request header does not grow too large. To remove a cookie, repeat its
+    // path and `secure`.
     let mut pending = req.cookies().map(|cookies| cookies.clone()).unwrap_or_default();
     pending.retain(|cookie| cookie.name().starts_with(&prefix));
     pending.sort_by_key(|cookie| cookie.name().to_owned());
-    let too_many = pending.len().saturating_sub(4);
-    for mut cookie in pending.into_iter().take(too_many) {
+    for mut cookie in pending.into_iter().rev().skip(4) {
         cookie.set_path("/");
         cookie.set_secure(settings.is_https());
         cookie.make_removal();

@@ -31,10 +31,12 @@ pub async fn logout(
 
     // Microsoft Entra ID has a session of its own in this browser, for all apps (single
     // sign-on). End it only with SSO_LOGOUT.
-    let end_session_endpoint = metadata.end_session_endpoint.clone();
-    let (true, Some(mut url)) = (settings.sso_logout, end_session_endpoint) else {
-        info!("signed out of this app");
-        return Ok(HttpResponse::Found().insert_header((LOCATION, "/")).finish());
+    let mut url = match metadata.end_session_endpoint.clone() {
+        Some(url) if settings.sso_logout => url,
+        _ => {
+            info!("signed out of this app");
+            return Ok(HttpResponse::Found().insert_header((LOCATION, "/")).finish());
+        }
     };
 
     // <ms_docref_sso_logout>

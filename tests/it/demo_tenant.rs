@@ -717,7 +717,7 @@ async fn expired_access_tokens_and_refused_refresh_tokens() {
     browser.get(demo.app.at("/graph")).await.assert_error(502, text);
     assert!(demo.app.log().contains("step 3: 401, \"InvalidAuthenticationToken\""));
     assert_eq!(browser.get(demo.app.at("/graph")).await.status, 200);
-    assert!(demo.app.log().contains("step 2: tokens cached"));
+    assert!(demo.app.log().contains("step 2: access token cached"));
     let page = demo.page().await;
     assert!(page.contains("Refreshed tokens") && page.contains("ms_docref_refresh_token"));
 
