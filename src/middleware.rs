@@ -124,14 +124,13 @@ pub async fn remove_repeated_cookies(
     req: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    let sent = req.headers().get(header::COOKIE).cloned();
-    let sent = sent.as_ref().and_then(|sent| sent.to_str().ok()).unwrap_or_default();
+    let sent: Vec<HeaderValue> = req.headers().get_all(header::COOKIE).cloned().collect();
     let mut response = next.call(req).await?;
     let headers = response.headers_mut();
     for cookie in headers.remove(header::SET_COOKIE) {
-        let text = cookie.to_str().unwrap_or_default();
-        let name_and_value = text.split(';').next().unwrap_or_default();
-        if !sent.split("; ").any(|sent| sent == name_and_value) {
+        let name_and_value = cookie.as_bytes().split(|byte| *byte == b';').next();
+        let mut sent = sent.iter().flat_map(|header| header.as_bytes().split(|byte| *byte == b';'));
+        if !sent.any(|sent| Some(sent.trim_ascii()) == name_and_value) {
             headers.append(header::SET_COOKIE, cookie);
         }
     }

@@ -41,7 +41,7 @@ pub async fn load(http: &Client, settings: &Settings) -> anyhow::Result<OpenIdMe
     // The issuer must have the host of AUTHORITY (section 4.3). The issuer of an
     // External ID tenant is always under ciamlogin.com, even if AUTHORITY is a custom
     // domain.
-    let issuer_url = Url::parse(issuer)?;
+    let issuer_url = Url::parse(issuer).context("the issuer in the metadata is not a URL")?;
     let is_external_id = issuer_url.scheme() == "https"
         && issuer_url.host_str().is_some_and(|host| host.ends_with(".ciamlogin.com"));
     let is_issuer = issuer_url.origin() == url.origin() || is_external_id;

@@ -320,7 +320,7 @@ pub async fn graph(
     // Each sign-in that was not completed leaves a cookie. Keep the four newest of them,
     // so that the request header does not grow too large. To remove a cookie, repeat its
     // path and `secure`.
-    let mut pending = req.cookies().map(|cookies| cookies.clone()).unwrap_or_default();
+    let mut pending = req.cookies_raw().map(|cookies| cookies.clone()).unwrap_or_default();
     pending.retain(|cookie| cookie.name().starts_with(&prefix));
     pending.sort_by_key(|cookie| cookie.name().to_owned());
     for mut cookie in pending.into_iter().rev().skip(4) {

@@ -18,9 +18,10 @@ const GRAPH_PAGE: &str = "Microsoft Graph is not available. Try again in a minut
 const HALF: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{";
 
-/// Responses that are not what an endpoint returns when it works.
 type Edit = fn(&mut Answer);
-const TROUBLES: [(u16, Edit); 9] = [
+
+/// Responses that are not what an endpoint returns when it works.
+const FAILURES: [(u16, Edit); 9] = [
     (429, |answer| {
         answer.say(429, "Too Many Requests");
         answer.headers.push(("retry-after", "60".to_owned()));
@@ -36,11 +37,11 @@ const TROUBLES: [(u16, Edit); 9] = [
 ];
 
 #[tokio::test]
-async fn a_token_endpoint_in_trouble_leads_to_an_error_page_at_the_sign_in_and_at_a_refresh() {
+async fn a_token_endpoint_that_fails_leads_to_an_error_page_at_the_sign_in_and_at_a_refresh() {
     let platform = Platform::start().await;
     let app = platform.app(&[]).await;
     let user = app.browser();
-    for (status, edit) in TROUBLES {
+    for (status, edit) in FAILURES {
         platform.on(Endpoint::Token, edit);
         let browser = app.browser();
         let before = app.log().len();
@@ -54,7 +55,7 @@ async fn a_token_endpoint_in_trouble_leads_to_an_error_page_at_the_sign_in_and_a
     platform.sign_in(&app, &user, "/graph").await;
     app.edit_session(|session| session["token_cache"]["expires_on"] = 0.into());
     let session = app.session();
-    for (status, edit) in TROUBLES {
+    for (status, edit) in FAILURES {
         platform.on(Endpoint::Token, edit);
         let before = app.log().len();
         user.get(app.at("/graph")).await.assert_error(502, TOKEN_PAGE);
@@ -71,13 +72,13 @@ async fn a_token_endpoint_in_trouble_leads_to_an_error_page_at_the_sign_in_and_a
 }
 
 #[tokio::test]
-async fn microsoft_graph_in_trouble_leads_to_an_error_page() {
+async fn a_failure_of_microsoft_graph_leads_to_an_error_page() {
     let platform = Platform::start().await;
     let app = platform.app(&[]).await;
     let browser = app.browser();
     platform.sign_in(&app, &browser, "/graph").await;
     let session = app.session();
-    for (status, edit) in TROUBLES {
+    for (status, edit) in FAILURES {
         platform.on(Endpoint::Graph, edit);
         let before = app.log().len();
         let page = browser.get(app.at("/graph")).await;
@@ -144,8 +145,8 @@ async fn redirects_are_not_followed_so_secrets_and_tokens_go_nowhere_else() {
 }
 
 #[tokio::test]
-async fn an_address_where_nobody_speaks_http_leads_to_an_error_page() {
-    // It is bound, so that no other program gets the port, and it does not listen.
+async fn a_server_that_does_not_answer_with_http_leads_to_an_error_page() {
+    // The port is bound, so that no other program gets it. Nobody listens.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
     for (case, address) in [
@@ -300,7 +301,7 @@ async fn a_slow_endpoint_leads_to_an_error_page_and_delays_nobody_else() {
 }
 
 #[tokio::test]
-async fn the_app_does_not_start_with_metadata_that_it_cannot_trust() {
+async fn the_app_does_not_start_with_unsafe_metadata() {
     let platform = Platform::start().await;
     let another_issuer = "the metadata is for another issuer";
     let all_tenants = platform.authority().replace(TENANT_ID, "{tenantid}");
@@ -321,6 +322,7 @@ async fn the_app_does_not_start_with_metadata_that_it_cannot_trust() {
         ("jwks_uri", "http://login.example/k", "not https: http://login.example/k"),
         ("jwks_uri", "file:///etc/passwd", "not https: file:///etc/passwd"),
         ("end_session_endpoint", "http://login.example/s", "not https: http://login.example/s"),
+        ("issuer", "contoso", "the issuer in the metadata is not a URL"),
         // An empty value stands for a missing one.
         ("issuer", "", "missing field `issuer`"),
         ("authorization_endpoint", "", "missing field `authorization_endpoint`"),
