@@ -1,5 +1,5 @@
-//! Sessions in files, for one process: one file for each session, in a folder that only the user
-//! of this app can open.
+//! Sessions in files, for one process: one file for each session, in a folder that only
+//! the user of this app can open.
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind, Write as _};
@@ -15,6 +15,7 @@ use actix_web::cookie::time;
 use actix_web::web;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 use tracing::warn;
 
 use super::{SessionState, Values, log, name_of, to_state, to_values};
@@ -36,18 +37,18 @@ struct SessionFile {
 }
 
 impl FileSessions {
-    /// Opens the folder, and makes it if it is missing. Removes files that are older than
-    /// `lifetime`, now and then every minute.
+    /// Opens the folder, and makes it if it is missing. Removes files that are older
+    /// than `lifetime`, now and then every minute.
     ///
     /// # Errors
     /// The app cannot write to the folder.
     pub fn open(folder: &Path, lifetime: Duration) -> anyhow::Result<Self> {
-        Self::check(folder).with_context(|| {
+        let sessions = Self { folder: Arc::new(folder.to_owned()), lock: Arc::default() };
+        sessions.temporary_file().with_context(|| {
             format!(
                 "SESSION_FILE_DIR = {folder:?}: accepted is a folder that this app can write to"
             )
         })?;
-        let sessions = Self { folder: Arc::new(folder.to_owned()), lock: Arc::default() };
         let swept = sessions.clone();
         thread::spawn(move || {
             loop {
@@ -60,14 +61,13 @@ impl FileSessions {
         Ok(sessions)
     }
 
-    /// Makes the folder and a temporary file in it.
-    fn check(folder: &Path) -> io::Result<()> {
+    /// Makes a file with mode 0600, and the folder if it is missing.
+    fn temporary_file(&self) -> io::Result<NamedTempFile> {
         let mut builder = DirBuilder::new();
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.recursive(true).create(folder)?;
-        tempfile::tempfile_in(folder)?;
-        Ok(())
+        builder.recursive(true).create(&*self.folder)?;
+        tempfile::Builder::new().prefix("session-").tempfile_in(&*self.folder)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -87,11 +87,11 @@ impl FileSessions {
         Ok(session.ok().filter(|session| now() < session.expires_on))
     }
 
-    /// Writes a file beside the session and renames it. A reader, or a crash, finds the old
-    /// session or the new one. The file has mode 0600.
-    fn write(&self, name: &str, state: &SessionState, expires_on: u64) -> io::Result<()> {
+    /// Writes a file beside the session and renames it. A reader, or a crash, finds the
+    /// old session or the new one.
+    fn write(&self, name: &str, state: SessionState, expires_on: u64) -> io::Result<()> {
         let session = SessionFile { expires_on, values: to_values(state)? };
-        let mut file = tempfile::Builder::new().prefix("session-").tempfile_in(&*self.folder)?;
+        let mut file = self.temporary_file()?;
         file.write_all(&serde_json::to_vec_pretty(&session)?)?;
         file.persist(self.path(name))?;
         Ok(())
@@ -140,7 +140,7 @@ impl SessionStore for FileSessions {
     ) -> Result<SessionKey, SaveError> {
         let key = generate_session_key();
         let (name, expires_on) = (name_of(&key), now() + ttl.whole_seconds().unsigned_abs());
-        let saved = self.change(move |sessions| sessions.write(&name, &state, expires_on));
+        let saved = self.change(move |sessions| sessions.write(&name, state, expires_on));
         saved.await.map_err(SaveError::Other)?;
         Ok(key)
     }
@@ -153,7 +153,7 @@ impl SessionStore for FileSessions {
     ) -> Result<SessionKey, UpdateError> {
         let name = name_of(&key);
         let updated = self.change(move |sessions| match sessions.read(&name)? {
-            Some(old) => sessions.write(&name, &state, old.expires_on),
+            Some(old) => sessions.write(&name, state, old.expires_on),
             None => Ok(()),
         });
         updated.await.map_err(UpdateError::Other)?;

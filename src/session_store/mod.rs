@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use actix_session::storage::SessionKey;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use tracing::error;
 
@@ -19,15 +19,15 @@ pub mod redis;
 /// The values of a session as actix-session has them. Each value is JSON text.
 type SessionState = HashMap<String, String>;
 
-/// The values of a session as they are stored. People and tools can read them.
-type Values = BTreeMap<String, Value>;
+/// The values of a session as JSON, which people and tools can read.
+type Values = BTreeMap<String, Box<RawValue>>;
 
-fn to_values(state: &SessionState) -> serde_json::Result<Values> {
-    state.iter().map(|(key, json)| Ok((key.clone(), serde_json::from_str(json)?))).collect()
+fn to_values(state: SessionState) -> serde_json::Result<Values> {
+    state.into_iter().map(|(key, json)| Ok((key, RawValue::from_string(json)?))).collect()
 }
 
 fn to_state(values: Values) -> SessionState {
-    values.into_iter().map(|(key, value)| (key, value.to_string())).collect()
+    values.into_iter().map(|(key, value)| (key, value.get().to_owned())).collect()
 }
 
 /// The name of a session in the store. A copy of the store contains no session ID, because the

@@ -69,7 +69,7 @@ impl SessionStore for RedisSessions {
         ttl: &time::Duration,
     ) -> Result<SessionKey, SaveError> {
         let key = generate_session_key();
-        let json = to_json(&state).map_err(SaveError::Serialization)?;
+        let json = to_json(state).map_err(SaveError::Serialization)?;
         let arguments = (redis_key(&name_of(&key)), json, "EX", ttl.whole_seconds());
         let saved = self.ask::<()>(cmd("SET").arg(arguments)).await;
         saved.map_err(|err| SaveError::Other(log(err)))?;
@@ -83,7 +83,7 @@ impl SessionStore for RedisSessions {
         state: SessionState,
         _ttl: &time::Duration,
     ) -> Result<SessionKey, UpdateError> {
-        let json = to_json(&state).map_err(UpdateError::Serialization)?;
+        let json = to_json(state).map_err(UpdateError::Serialization)?;
         let arguments = (redis_key(&name_of(&key)), json, "XX", "KEEPTTL");
         let updated = self.ask::<()>(cmd("SET").arg(arguments)).await;
         updated.map_err(|err| UpdateError::Other(log(err)))?;
@@ -99,7 +99,7 @@ impl SessionStore for RedisSessions {
     }
 }
 
-fn to_json(state: &SessionState) -> anyhow::Result<Vec<u8>> {
+fn to_json(state: SessionState) -> anyhow::Result<Vec<u8>> {
     Ok(serde_json::to_vec(&to_values(state)?)?)
 }
 

@@ -222,7 +222,7 @@ async fn a_session_cookie_from_before_the_sign_in_is_not_signed_in_after_it() {
         // The ID token of the attacker has expired, so that the victim signs in.
         for file in app.session_files() {
             let session = std::fs::read_to_string(&file).unwrap();
-            std::fs::write(&file, session.replace("\"exp\": ", "\"exp\": -")).unwrap();
+            std::fs::write(&file, session.replace("\"exp\":", "\"exp\":-")).unwrap();
         }
         let request = victim.client.get(app.at("/admin")).header("cookie", &planted);
         let authorize = victim.send(request).await;

@@ -139,6 +139,14 @@ impl Platform {
         app
     }
 
+    /// Starts the app with these settings and signs a user in.
+    pub async fn signed_in(&self, settings: &[(&str, &str)]) -> (App, Browser) {
+        let app = self.app(settings).await;
+        let browser = app.browser();
+        assert_eq!(self.sign_in(&app, &browser, "/graph").await.location(), "/graph");
+        (app, browser)
+    }
+
     /// The settings of the app registration.
     pub fn settings(&self) -> [(&'static str, String); 4] {
         [

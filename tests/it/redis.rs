@@ -92,11 +92,6 @@ impl Redis {
     fn keys(&self) -> Vec<String> {
         self.ask(cmd("KEYS").arg("*"))
     }
-
-    /// Starts the app with this Redis.
-    async fn app(&self, platform: &Platform) -> App {
-        app_at(platform, &self.address()).await
-    }
 }
 
 impl Drop for Redis {
@@ -106,21 +101,17 @@ impl Drop for Redis {
     }
 }
 
-/// Starts the app with the Redis at this address. All of these apps have the same SECRET_KEY.
-async fn app_at(platform: &Platform, address: &str) -> App {
-    let redis = [("SESSION_TYPE", "redis"), ("SESSION_REDIS", address)];
-    platform.app(&[redis[0], redis[1], ("SECRET_KEY", SECRET_KEY)]).await
+/// Settings for the Redis at this address. All apps have the same SECRET_KEY.
+fn at(address: &str) -> [(&str, &str); 3] {
+    [("SESSION_TYPE", "redis"), ("SESSION_REDIS", address), ("SECRET_KEY", SECRET_KEY)]
 }
 
-/// Starts the app with the Redis at this address, which it must refuse soon. Returns the line on
-/// stderr.
-async fn refused(platform: &Platform, address: &str) -> String {
-    let redis = [("SESSION_TYPE", "redis"), ("SESSION_REDIS", address)];
+/// Starts the app, which must refuse to start within seconds. Returns the line on stderr.
+async fn refused(platform: &Platform, settings: &[(&str, &str)]) -> String {
     let started = Instant::now();
-    let settings = [redis[0], redis[1], ("SECRET_KEY", SECRET_KEY)];
-    let mut lines = platform.refused_by_the_app(&settings).await;
-    assert!(started.elapsed() < LIMIT, "{address}: {:?}", started.elapsed());
-    assert_eq!(lines.len(), 1, "{address}: {lines:?}");
+    let mut lines = platform.refused_by_the_app(settings).await;
+    assert!(started.elapsed() < LIMIT, "{settings:?}: {:?}", started.elapsed());
+    assert_eq!(lines.len(), 1, "{settings:?}: {lines:?}");
     lines.remove(0)
 }
 
@@ -130,7 +121,8 @@ async fn two_processes_share_sessions_and_the_time_of_expiry_stays() {
     let redis = Redis::start("").await;
     let platform = Platform::start().await;
     refresh_at_each_visit(&platform);
-    let (one, two) = (redis.app(&platform).await, redis.app(&platform).await);
+    let address = redis.address();
+    let (one, two) = (platform.app(&at(&address)).await, platform.app(&at(&address)).await);
     for (first, second) in [(&one, &two), (&two, &one)] {
         // Browsers do not separate the cookies of two ports.
         let browser = one.browser();
@@ -165,33 +157,13 @@ async fn two_processes_share_sessions_and_the_time_of_expiry_stays() {
     }
 }
 
-#[tokio::test]
-#[ignore = "needs redis-server"]
-async fn a_session_ends_with_its_lifetime_although_it_is_used() {
-    let redis = Redis::start("").await;
-    let platform = Platform::start().await;
-    refresh_at_each_visit(&platform);
-    let address = redis.address();
-    let settings = [("SESSION_TYPE", "redis"), ("SESSION_REDIS", &*address)];
-    let others = [("SECRET_KEY", SECRET_KEY), ("PERMANENT_SESSION_LIFETIME", "2")];
-    let app = platform.app(&[settings, others].concat()).await;
-    let browser = app.browser();
-    let before = Instant::now();
-    platform.sign_in(&app, &browser, "/graph").await;
-    while browser.get(app.at("/graph")).await.status == 200 {
-        assert!(before.elapsed() < Duration::from_secs(4), "the session has not ended");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert!(before.elapsed() >= Duration::from_secs(2), "{:?}", before.elapsed());
-    assert_eq!(redis.keys(), [""; 0]);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs redis-server"]
 async fn a_sign_out_wins_over_running_updates_of_another_process() {
     let redis = Redis::start("").await;
     let platform = Platform::start().await;
-    let (one, two) = (redis.app(&platform).await, redis.app(&platform).await);
+    let address = redis.address();
+    let (one, two) = (platform.app(&at(&address)).await, platform.app(&at(&address)).await);
     for round in 0..15 {
         let browser = one.browser();
         refresh_at_each_visit(&platform);
@@ -245,9 +217,7 @@ async fn assert_not_available(app: &App, browser: &Browser) {
 async fn while_redis_fails_pages_are_503_and_the_first_page_after_that_works() {
     let mut redis = Redis::start("").await;
     let platform = Platform::start().await;
-    let app = redis.app(&platform).await;
-    let browser = app.browser();
-    platform.sign_in(&app, &browser, "/graph").await;
+    let (app, browser) = platform.signed_in(&at(&redis.address())).await;
     for round in 0..3 {
         redis.kill();
         assert_not_available(&app, &browser).await;
@@ -276,7 +246,7 @@ async fn while_redis_fails_pages_are_503_and_the_first_page_after_that_works() {
 async fn a_session_that_redis_has_removed_or_damaged_is_treated_as_missing() {
     let redis = Redis::start("").await;
     let platform = Platform::start().await;
-    let app = redis.app(&platform).await;
+    let app = platform.app(&at(&redis.address())).await;
     type Damage = fn(&str) -> Cmd;
     let damages: [(&str, Damage); 4] = [
         ("removed", |key| cmd("DEL").arg(key).clone()),
@@ -312,32 +282,31 @@ async fn a_redis_that_the_app_cannot_use_is_refused_at_start_without_its_passwor
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = silent.local_addr().unwrap().port();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let at = |user: &str, port: u16| format!("redis://{user}@127.0.0.1:{port}");
+    let url = |user: &str, port: u16| format!("redis://{user}@127.0.0.1:{port}");
     for (case, address, cause) in [
-        ("nobody listens", at(":hidden-secret", free), "Connection refused"),
-        ("no answer", at(":hidden-secret", silent), "timed out"),
+        ("nobody listens", url(":hidden-secret", free), "Connection refused"),
+        ("no answer", url(":hidden-secret", silent), "timed out"),
         ("no password", redis.address(), "NOAUTH"),
         (
             "a wrong password",
-            at("writer:hidden-secret-9", redis.port),
+            url("writer:hidden-secret-9", redis.port),
             "Password authentication failed",
         ),
-        ("not a user", at("nobody:hidden-secret", redis.port), "Password authentication failed"),
-        ("only reads", at("reader:hidden-secret", redis.port), "NoPerm"),
-        ("a replica", at(":hidden-secret", replica.port), ""),
+        ("not a user", url("nobody:hidden-secret", redis.port), "Password authentication failed"),
+        ("only reads", url("reader:hidden-secret", redis.port), "NoPerm"),
+        ("a replica", url(":hidden-secret", replica.port), ""),
         ("a replica", replica.address(), "ReadOnly"),
-        ("not a number", at("writer:hidden-secret", redis.port) + "/sessions", "database"),
-        ("no such database", at("writer:hidden-secret", redis.port) + "/99", ""),
+        ("not a number", url("writer:hidden-secret", redis.port) + "/sessions", "database"),
+        ("no such database", url("writer:hidden-secret", redis.port) + "/99", ""),
         ("not a port", "redis://:hidden-secret@127.0.0.1:hidden-secret".to_owned(), ""),
     ] {
-        let line = refused(&platform, &address).await;
+        let line = refused(&platform, &at(&address)).await;
         let start = "rust-webapp: SESSION_REDIS: accepted is the address of a Redis 6 or newer";
         assert!(line.starts_with(start) && line.contains(cause), "{case}: {line}");
     }
     // The right password.
-    let app = app_at(&platform, &(at("writer:hidden-secret", redis.port) + "/3")).await;
-    let browser = app.browser();
-    platform.sign_in(&app, &browser, "/graph").await;
+    let address = url("writer:hidden-secret", redis.port) + "/3";
+    let (app, browser) = platform.signed_in(&at(&address)).await;
     assert_eq!(browser.get(app.at("/graph")).await.user(), Some("Cleo Example"));
     assert!(!app.log().contains(HIDDEN), "{}", app.log());
 }
@@ -364,25 +333,17 @@ async fn rediss_uses_tls_and_trusts_the_certificates_of_ssl_cert_file() {
     let redis = Redis::start_in(folder, &tls).await;
     let platform = Platform::start().await;
     let address = format!("rediss://127.0.0.1:{}", redis.port);
-    let settings = [
-        ("SESSION_TYPE", "redis"),
-        ("SESSION_REDIS", &*address),
-        ("SECRET_KEY", SECRET_KEY),
-        ("SSL_CERT_FILE", ca.to_str().unwrap()),
-    ];
-    let app = platform.app(&settings).await;
-    let browser = app.browser();
-    platform.sign_in(&app, &browser, "/graph").await;
+    let ca = ("SSL_CERT_FILE", ca.to_str().unwrap());
+    let (app, browser) = platform.signed_in(&[&at(&address)[..], &[ca]].concat()).await;
     assert_eq!(browser.get(app.at("/graph")).await.user(), Some("Cleo Example"));
 
     // Without this file, the app does not trust the certificate.
-    let line = refused(&platform, &address).await;
+    let line = refused(&platform, &at(&address)).await;
     assert!(line.contains("certificate"), "{line}");
     // The certificate is for another name.
-    let other = settings.map(|(key, value)| (key, value.replace("127.0.0.1", "localhost")));
-    let other: Vec<_> = other.iter().map(|(key, value)| (*key, value.as_str())).collect();
-    let lines = platform.refused_by_the_app(&other).await;
-    assert!(lines[0].contains("certificate"), "{lines:?}");
+    let other = address.replace("127.0.0.1", "localhost");
+    let line = refused(&platform, &[&at(&other)[..], &[ca]].concat()).await;
+    assert!(line.contains("certificate"), "{line}");
     // Without TLS, Redis does not answer.
-    refused(&platform, &address.replace("rediss://", "redis://")).await;
+    refused(&platform, &at(&address.replace("rediss://", "redis://"))).await;
 }

@@ -272,55 +272,35 @@ async fn a_build_without_redis_names_the_feature() {
 async fn the_environment_wins_over_env_and_env_over_the_file_and_the_file_over_the_defaults() {
     let platform = Platform::start().await;
     let folder = Arc::new(TempDir::new().unwrap());
-    let scope = |name: &str| format!("https://graph.microsoft.com/{name}");
-    // Each round adds a source. Below it, the values of the other sources remain.
-    let mut environment = Vec::new();
-    for (round, [name, lifetime, sso_logout]) in [
-        ["User.Read", "86400", "false"],
-        ["From.File", "1001", "true"],
-        ["From.DotEnv", "1002", "false"],
-        ["From.Environment", "1003", "true"],
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let scope = scope(name);
-        let values = [
-            ("SCOPE", scope.as_str()),
-            ("PERMANENT_SESSION_LIFETIME", lifetime),
-            ("SSO_LOGOUT", sso_logout),
-        ];
-        match round {
-            0 => {}
-            1 => {
-                let [scope, lifetime, sso_logout] = values.map(|(_, value)| value);
-                let text = format!(
-                    "SCOPE = {scope:?}\nPERMANENT_SESSION_LIFETIME = {lifetime}\n\
-                     SSO_LOGOUT = {sso_logout}\n"
-                );
-                fs::write(folder.path().join(FILE), text).unwrap();
-            }
-            2 => {
-                let lines = values.map(|(key, value)| format!("{key}='{value}'\n"));
-                fs::write(folder.path().join(".env"), lines.concat()).unwrap();
-            }
-            _ => environment.extend(values.map(|(key, value)| (key, value.to_owned()))),
+    // Each round adds a source. The values of the sources before it remain.
+    for (source, scope, lifetime, sso_logout) in [
+        ("defaults", "https://graph.microsoft.com/User.Read", 86_400, false),
+        (FILE, "From.File", 1_001, true),
+        (".env", "From.DotEnv", 1_002, false),
+        ("environment", "From.Environment", 1_003, true),
+    ] {
+        let (seconds, is_sso) = (lifetime.to_string(), sso_logout.to_string());
+        let values =
+            [("SCOPE", scope), ("PERMANENT_SESSION_LIFETIME", &seconds), ("SSO_LOGOUT", &is_sso)];
+        if [FILE, ".env"].contains(&source) {
+            let text = format!(
+                "SCOPE=\"{scope}\"\nPERMANENT_SESSION_LIFETIME={seconds}\nSSO_LOGOUT={is_sso}\n"
+            );
+            fs::write(folder.path().join(source), text).unwrap();
         }
-        let settings: Vec<_> =
-            environment.iter().map(|(key, value)| (*key, value.as_str())).collect();
-        let app = platform.app_in(folder.clone(), &settings).await;
+        let environment = if source == "environment" { &values[..] } else { &[] };
+        let app = platform.app_in(folder.clone(), environment).await;
         let browser = app.browser();
         let authorize = browser.get(app.at("/graph")).await;
         let requested = authorize.location_parameter("scope").unwrap();
         assert_eq!(requested, format!("openid profile offline_access {scope}"));
         let before = now();
-        assert_eq!(browser.get(platform.callback(&authorize)).await.status, 302);
-        let file = fs::read(&app.session_files()[0]).unwrap();
-        let expires_on = serde_json::from_slice::<Value>(&file).unwrap()["expires_on"].as_i64();
-        let lifetime: i64 = lifetime.parse().unwrap();
-        assert!((before + lifetime..=now() + lifetime).contains(&expires_on.unwrap()), "{name}");
-        let logout = browser.get(app.at("/logout")).await;
-        assert_eq!(logout.location() != "/", sso_logout == "true", "{name}");
+        assert_eq!(browser.get(platform.callback(&authorize)).await.location(), "/graph");
+        let file: Value =
+            serde_json::from_slice(&fs::read(&app.session_files()[0]).unwrap()).unwrap();
+        let expires_on = file["expires_on"].as_i64().unwrap();
+        assert!((before + lifetime..=now() + lifetime).contains(&expires_on), "{source}");
+        assert_eq!(browser.get(app.at("/logout")).await.location() != "/", sso_logout, "{source}");
     }
 }
 
@@ -329,31 +309,21 @@ async fn the_app_starts_with_environment_variables_only() {
     let platform = Platform::start().await;
     let sessions = TempDir::new().unwrap();
     let session_file_dir = sessions.path().join("new/folder");
-    let mut settings = vec![
-        ("SECRET_KEY", SECRET_KEY),
-        ("SESSION_FILE_DIR", session_file_dir.to_str().unwrap()),
-        ("PORT", "0"),
-    ];
-    let defaults = default_settings();
-    let defaults: Vec<_> = defaults
-        .iter()
-        .map(|(key, value)| (key, value.as_str().map_or(value.to_string(), str::to_owned)))
-        .collect();
-    let given: HashSet<_> = platform.settings().into_iter().map(|(key, _)| key).collect();
-    for (key, value) in &defaults {
-        if !given.contains(key.as_str()) && settings.iter().all(|(given, _)| given != key) {
-            settings.push((key, value));
-        }
-    }
-    let app = platform.app(&settings).await;
-    let browser = app.browser();
-    platform.sign_in(&app, &browser, "/graph").await;
+    let mut settings = default_settings();
+    settings.insert("SECRET_KEY".into(), SECRET_KEY.into());
+    settings.insert("SESSION_FILE_DIR".into(), session_file_dir.to_str().unwrap().into());
+    settings.insert("PORT".into(), 0.into());
+    settings.extend(platform.settings().map(|(key, value)| (key.to_owned(), value.into())));
+    let text = |value: &toml::Value| value.as_str().map_or(value.to_string(), str::to_owned);
+    let settings: Vec<_> = settings.iter().map(|(key, value)| (&**key, text(value))).collect();
+    let settings: Vec<_> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let (app, browser) = platform.signed_in(&settings).await;
     assert_eq!(browser.get(app.at("/graph")).await.user(), Some("Cleo Example"));
     assert_eq!(fs::read_dir(session_file_dir).unwrap().count(), 1);
-    // In the working folder is only the log of the harness.
-    let mut written = fs::read_dir(app.folder.path()).unwrap();
-    assert_eq!(written.next().unwrap().unwrap().file_name(), "log");
-    assert!(written.next().is_none());
+    // The working folder contains only the log of the harness.
+    let files = fs::read_dir(app.folder.path()).unwrap();
+    let files: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(files, ["log"]);
 }
 
 #[tokio::test]
@@ -493,9 +463,8 @@ async fn rust_log_debug_logs_more_but_no_secret() {
     let platform = Platform::start().await;
     for (level, has_debug_lines) in [("info", false), ("debug", true), ("trace", true)] {
         // When the app is dropped, the harness looks for secrets in the log.
-        let app = platform.app(&[("RUST_LOG", level), ("SECRET_KEY", SECRET_KEY)]).await;
-        let browser = app.browser();
-        platform.sign_in(&app, &browser, "/graph").await;
+        let settings = [("RUST_LOG", level), ("SECRET_KEY", SECRET_KEY)];
+        let (app, browser) = platform.signed_in(&settings).await;
         assert_eq!(browser.get(app.at("/graph")).await.status, 200);
         app.edit_session(|session| session["token_cache"]["expires_on"] = 0.into());
         assert_eq!(browser.get(app.at("/graph")).await.status, 200);
