@@ -1,7 +1,7 @@
 //! Another app that uses the route files of this repository as they are.
 //!
 //! It shows what a handler needs from the app around it: a `Settings` with the fields that the
-//! handlers read, five values in `Data`, the session middleware, and a template. The app reads
+//! handlers read, four values in `Data`, the session middleware, and a template. The app reads
 //! CLIENT_ID, CLIENT_CREDENTIAL, AUTHORITY and REDIRECT_URI from `.env` or the environment.
 //!
 //! Start it with `cargo run --example host_app`, and open http://localhost:5000.
@@ -70,6 +70,8 @@ mod settings {
 #[actix_web::main]
 async fn main() -> anyhow::Result<()> {
     let _ = dotenvy::dotenv();
+    // The log shows the steps of the handlers, and the causes of errors.
+    tracing_subscriber::fmt().init();
     let variable = |name| env::var(name).with_context(|| format!("{name} is missing"));
     let client_id = variable("CLIENT_ID")?;
     let client_credential = variable("CLIENT_CREDENTIAL")?;

@@ -27,6 +27,7 @@ use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use url::Url;
 
 use crate::protocol::OpenIdMetadata;
 use crate::session_store::files::FileSessions;
@@ -110,8 +111,10 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
 
     let metadata = openid_metadata::load(&http, &settings).await;
     let metadata = metadata.with_context(|| format!("AUTHORITY = {:?}", settings.authority))?;
-    info!("register this redirect URI for the app: {}", settings.redirect_uri);
-    info!("open {home_page} in a browser; Ctrl+C stops the app");
+    info!("redirect URI: {}", settings.redirect_uri);
+    info!("listening on {home_page}");
+    let origin = Url::parse(&settings.redirect_uri)?.origin().ascii_serialization();
+    info!("open {origin} in a browser; Ctrl+C stops the app");
 
     let (settings, metadata) = (Data::new(settings), Data::new(metadata));
     let (http, templates) = (Data::new(http), Data::new(templates));

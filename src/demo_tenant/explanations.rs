@@ -59,7 +59,7 @@ pub(super) const MESSAGES: [About; 26] = [
         "The request may come from anyone, so the browser is not sent back to the app."),
     About("Token request", APP_TO_TENANT, 7, AUTH_REDIRECT, "redeem_auth_code",
         "The app redeems the code and proves who it is. The browser cannot see this."),
-    About("Token response", TENANT_TO_APP, 8, AUTH_REDIRECT, "validate_id_token",
+    About("Token response", TENANT_TO_APP, 7, AUTH_REDIRECT, "redeem_auth_code",
         "The ID token says who signed in. The access token is for Microsoft Graph."),
     About("Token error", TENANT_TO_APP, 7, AUTH_REDIRECT, "redeem_auth_code",
         "The app gets no tokens. It shows an error page, and nobody is signed in."),
@@ -107,7 +107,8 @@ pub(super) const PARAMETERS: &[(&str, &str, &str)] = &[
     ("response_type", "The app asks for an authorization code.", "RFC 6749 section 3.1.1"),
     ("redirect_uri",
         "Where the browser brings the response. It must be registered.", "RFC 6749 section 3.1.2"),
-    ("scope", "An ID token, the name of the user, a refresh token, and permissions.",
+    ("scope", "What is requested or granted: permissions, and openid (an ID token), profile (the \
+               user's name), offline_access (a refresh token; no response repeats it).",
         "RFC 6749 section 3.3"),
     ("claims", "Claims that the tokens must have. With cp1, the app can answer claims challenges.",
         "OIDC Core 5.5"),

@@ -56,15 +56,15 @@ pub(super) const BUTTONS: [Button; 9] = [
                  sign-in, the app shows an error page instead." },
     Button { fault: Fault::UnknownKey, label: "Sign the next ID token with an unknown key",
         steps: "8",
-        effect: "Sign out and in again. The app does not find the key and refuses the ID \
+        effect: "Sign out and in again (single sign-on does not ask you). The app does not find the key and refuses the ID \
                  token." },
     Button { fault: Fault::OtherAudience, label: "Issue the next ID token for another app",
         steps: "8",
-        effect: "Sign out and in again. The app refuses the ID token, because aud is another \
+        effect: "Sign out and in again (single sign-on does not ask you). The app refuses the ID token, because aud is another \
                  app." },
     Button { fault: Fault::OtherNonce, label: "Change the nonce of the next ID token",
         steps: "8",
-        effect: "Sign out and in again. The app refuses the ID token, because nonce is not the \
+        effect: "Sign out and in again (single sign-on does not ask you). The app refuses the ID token, because nonce is not the \
                  one of this sign-in." },
     Button { fault: Fault::NoRole, label: "Take Ada's role away", steps: "4",
         effect: "Sign out, and open Graph Access as Admin as Ada. The app answers 403. Until \

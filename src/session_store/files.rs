@@ -38,7 +38,7 @@ struct SessionFile {
 
 impl FileSessions {
     /// Opens the folder, and makes it if it is missing. Removes files that are older
-    /// than `lifetime`, now and then every minute.
+    /// than `lifetime`, at once and then every minute.
     ///
     /// # Errors
     /// The app cannot write to the folder.

@@ -932,7 +932,7 @@ async fn the_page_explains_each_message_and_each_parameter() {
             "Redirect after the sign-out",
         ]
     );
-    for step in [2, 3, 5, 6, 7, 8] {
+    for step in [2, 3, 5, 6, 7] {
         assert!(page.contains(&format!("<strong>Step {step}: ")), "step {step}");
     }
     assert!(page.contains("<h3>Sign-in of Ada Example</h3>"));

@@ -132,7 +132,7 @@ impl App {
         let started = Instant::now();
         loop {
             let log = written_log(app.folder.path());
-            let line = log[before..].lines().find_map(|line| line.split_once("open http"));
+            let line = log[before..].lines().find_map(|line| line.split_once("listening on http"));
             if let Some((_, address)) = line {
                 app.url = format!("http{}", address.split_whitespace().next().unwrap());
                 return app;

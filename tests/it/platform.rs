@@ -462,6 +462,15 @@ pub fn flow_cookie(flow: &Value) -> String {
     jar.delta().next().unwrap().stripped().to_string()
 }
 
+/// The values in a flow cookie that the app encrypted with SECRET_KEY.
+pub fn open_flow_cookie(cookie: &str) -> Value {
+    use actix_web::cookie::{Cookie, CookieJar, Key};
+    let key = Key::derive_from(SECRET_KEY.as_bytes());
+    let cookie = Cookie::parse(cookie.to_owned()).unwrap();
+    let cookie = CookieJar::new().private(&key).decrypt(cookie).unwrap();
+    serde_json::from_str(cookie.value()).unwrap()
+}
+
 /// The values of a sign-in that is valid for another minute.
 pub fn flow() -> Value {
     json!({

@@ -211,6 +211,41 @@ async fn the_flow_cookie_is_safe_and_small() {
 }
 
 #[tokio::test]
+async fn the_flow_cookie_contains_what_the_later_steps_need_for_15_minutes() {
+    let platform = Platform::start().await;
+    let app = platform.app(&[("SECRET_KEY", SECRET_KEY)]).await;
+    for path in ["/graph?page=2", "/admin?page=2"] {
+        let page = app.browser().get(app.at(path)).await;
+        let flow = open_flow_cookie(&page.cookies()[0]);
+        let hash = Sha256::digest(flow["code_verifier"].as_str().unwrap());
+        let challenge = BASE64_URL_SAFE_NO_PAD.encode(hash);
+        assert_eq!(page.location_parameter("code_challenge"), Some(challenge));
+        assert_eq!(page.location_parameter("nonce").as_deref(), flow["nonce"].as_str());
+        assert_eq!(flow["post_sign_in_url"], path);
+        assert_eq!(flow["answers_challenge"], false);
+        let expires_in = flow["expires_on"].as_i64().unwrap() - now();
+        assert!((840..=900).contains(&expires_in), "{path}: {expires_in}");
+    }
+}
+
+#[tokio::test]
+async fn step_9_stores_when_the_access_token_expires_and_when_to_renew_it() {
+    let platform = Platform::start().await;
+    platform.on(Endpoint::Token, |answer| {
+        answer.json["expires_in"] = 90_000.into();
+        answer.json["refresh_in"] = 45_000.into();
+    });
+    let (app, _) = platform.signed_in(&[]).await;
+    let session = app.session();
+    let cache = &session["token_cache"];
+    let seconds = |name: &str| cache[name].as_i64().unwrap() - now();
+    assert!((89_900..=90_000).contains(&seconds("expires_on")), "{cache}");
+    assert!((44_900..=45_000).contains(&seconds("refresh_on")), "{cache}");
+    assert_eq!(cache["scope"], SCOPE);
+    assert_eq!(session["user"]["answered_challenge"], false);
+}
+
+#[tokio::test]
 async fn step_6_refuses_a_response_that_does_not_belong_to_this_browser() {
     let platform = Platform::start().await;
     let app = platform.app(&[("SECRET_KEY", SECRET_KEY)]).await;
