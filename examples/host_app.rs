@@ -2,9 +2,8 @@
 //!
 //! It shows what a handler needs from the app around it: a `Settings` with the fields that the
 //! handlers read, four values in `Data`, the session middleware, and a template. The app reads
-//! CLIENT_ID, CLIENT_CREDENTIAL, AUTHORITY and REDIRECT_URI from `.env` or the environment.
-//!
-//! Start it with `cargo run --example host_app`, and open http://localhost:5000.
+//! CLIENT_ID, CLIENT_CREDENTIAL, AUTHORITY, REDIRECT_URI and ENDPOINT from `.env` or the
+//! environment. Start it with `cargo run --example host_app`.
 
 use std::env;
 use std::path::Path;
@@ -108,6 +107,7 @@ async fn main() -> anyhow::Result<()> {
     let server = HttpServer::new(move || {
         let session = SessionMiddleware::builder(sessions.clone(), settings.cookie_key.clone())
             .cookie_name(format!("{}-session", settings.cookie_prefix()))
+            .cookie_http_only(true)
             .cookie_same_site(SameSite::Lax)
             .cookie_secure(settings.is_https())
             .session_lifecycle(BrowserSession::default().state_ttl(time::Duration::hours(8)))

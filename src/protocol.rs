@@ -12,7 +12,8 @@ use url::Url;
 /// 3).
 #[derive(Deserialize)]
 pub struct OpenIdMetadata {
-    /// The name of the tenant. The claim `iss` of each ID token must have this value.
+    /// The URL that names the tenant. The claim `iss` of each ID token must have this
+    /// value.
     pub issuer: String,
     /// Step 5 redirects the browser to this address, where the user signs in.
     pub authorization_endpoint: Url,
@@ -25,8 +26,9 @@ pub struct OpenIdMetadata {
 }
 
 /// The `claims` parameter: for each token, the claims that it must have (OIDC Core 5.5).
-/// For example: `{"access_token": {"xms_cc": {"values": ["cp1"]}}}`. A claims challenge
-/// has the same format. With it, an API requires claims in the next access token.
+/// For example: `{"access_token": {"xms_cc": {"values": ["cp1"]}}}`. An API that refuses
+/// an access token can send a value with this format, a claims challenge: the next access
+/// token must have these claims.
 pub type RequestedClaims = BTreeMap<String, Map<String, Value>>;
 
 /// The values of one sign-in that steps 6 to 9 need. Step 5 stores them in an encrypted
@@ -37,7 +39,7 @@ pub struct AuthCodeFlow {
     pub nonce: String,
     /// A secret. Step 7 sends it to prove that this app started the sign-in (RFC 7636).
     pub code_verifier: String,
-    /// The `claims` parameter of step 5. The token endpoint needs it too, in step 7.
+    /// The `claims` parameter of step 5. Step 7 sends the same value.
     pub requested_claims: RequestedClaims,
     /// Whether this sign-in answers a claims challenge.
     pub answers_challenge: bool,

@@ -37,7 +37,8 @@ pub async fn admin(
 ) -> Result<HttpResponse, Error> {
     // Unix time, in seconds.
     let now = OffsetDateTime::now_utc().unix_timestamp();
-    // Step 5 reads this variable, which only graph.rs sets: this page calls no API.
+    // Step 5 is the same text as in graph.rs, where an API can require claims. This page
+    // calls no API.
     let claims_challenge: Option<RequestedClaims> = None;
 
     // <ms_docref_require_authentication>
@@ -46,8 +47,8 @@ pub async fn admin(
     // cannot be read is treated as missing.
     let user: Option<User> = session.get("user").ok().flatten();
 
-    // Inside this block, the handler returns the page. If a step needs a sign-in, `break
-    // 'sign_in` leaves the block with the reason, and step 5 follows.
+    // If the user may see the page, this block returns it. If a sign-in is needed,
+    // `break 'sign_in` ends the block with the reason, and step 5 follows.
     let reason = 'sign_in: {
         let Some(user) = &user else {
             break 'sign_in "nobody is signed in";
@@ -97,12 +98,12 @@ pub async fn admin(
     // 4.1.1). Three random values protect the sign-in:
     // - `state`: step 6 checks that the sign-in started in this browser.
     // - `nonce`: step 8 checks that the ID token is for this sign-in.
-    // - `code_verifier`: step 7 proves that this app started the sign-in. A thief of the
-    //   code does not have it. The request below contains only its hash (PKCE, RFC
-    //   7636).
+    // - `code_verifier`: step 7 sends it, and Microsoft Entra ID compares it with the
+    //   hash in this request (PKCE, RFC 7636). A stolen code is useless without it.
     info!("step 5: {reason}, redirecting to the authorization endpoint");
     let random = || BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
-    let (nonce, code_verifier) = (random(), random());
+    let nonce = random();
+    let code_verifier = random();
     let code_challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(&code_verifier));
     // `state` becomes a part of a cookie name. The time in it sorts these cookies by
     // age.
@@ -110,9 +111,9 @@ pub async fn admin(
 
     // <ms_docref_requested_claims>
     // Request the claims of the claims challenge, if there is one. The value cp1 in
-    // `xms_cc` declares that this app can answer claims challenges. An API can then
-    // refuse an access token early, so Microsoft Entra ID makes it valid for up to 28
-    // hours.
+    // `xms_cc` declares that this app can answer claims challenges. For APIs that send
+    // them, access tokens are then valid for up to 28 hours, because the API can refuse
+    // them earlier.
     let answers_challenge = claims_challenge.is_some();
     let mut requested_claims = claims_challenge.unwrap_or_default();
     let for_access_token = requested_claims.entry("access_token".to_owned()).or_default();
@@ -159,7 +160,8 @@ pub async fn admin(
         expires_on: now + 900,
     };
     let prefix = format!("{}-flow-", settings.cookie_prefix());
-    let flow_cookie = Cookie::build(format!("{prefix}{state}"), serde_json::to_string(&flow)?)
+    let flow_cookie_name = format!("{prefix}{state}");
+    let flow_cookie = Cookie::build(flow_cookie_name.clone(), serde_json::to_string(&flow)?)
         .path("/")
         .http_only(true)
         // With Strict, browsers would not send the cookie after the redirect to step 6.
@@ -167,18 +169,17 @@ pub async fn admin(
         .secure(settings.is_https())
         .max_age(Duration::seconds(900))
         .finish();
-    // The jar encrypts the cookie. `delta` contains this one cookie.
     let mut cookies = CookieJar::new();
     cookies.private_mut(&settings.cookie_key).add(flow_cookie);
     let mut response = HttpResponse::Found();
     response.insert_header((LOCATION, url.as_str()));
-    for cookie in cookies.delta() {
-        response.cookie(cookie.clone());
+    if let Some(encrypted) = cookies.get(&flow_cookie_name) {
+        response.cookie(encrypted.clone());
     }
 
     // Each sign-in that was not completed leaves a cookie. Keep the four newest of them,
-    // so that the request header does not grow too large. To remove a cookie, repeat its
-    // path and `secure`.
+    // so that the request header does not grow too large. Browsers remove a cookie only
+    // if its path and `secure` are the same.
     let mut pending = req.cookies_raw().map(|cookies| cookies.clone()).unwrap_or_default();
     pending.retain(|cookie| cookie.name().starts_with(&prefix));
     pending.sort_by_key(|cookie| cookie.name().to_owned());

@@ -39,8 +39,8 @@ static SIGNING_KEYS: Mutex<Option<(Instant, JwkSet)>> = Mutex::const_new(None);
 /// - Step 9, sign in: store the user and the tokens in the session.
 ///
 /// # Errors
-/// 400 or 403 if the user must sign in again or needs consent, 401 if the ID token is not
-/// valid, 502 if Microsoft Entra ID fails or refuses this app.
+/// 400 to sign in again, 401 if the ID token is not valid, 403 if consent is missing, 502
+/// if Microsoft Entra ID fails or refuses this app, 500 if the session fails.
 pub async fn auth_redirect(
     req: HttpRequest,
     query: Query<AuthorizationResponse>,
@@ -59,8 +59,8 @@ pub async fn auth_redirect(
     // <ms_docref_find_auth_code_flow>
     // Step 5 stored a cookie with `state` in its name. If this browser does not have
     // that cookie, refuse the response. Otherwise an attacker could send a link with the
-    // attacker's own code, and the user would be signed in as the attacker. The name is
-    // a part of the encryption, so the value of a cookie with another name does not
+    // attacker's own code, and the user would be signed in as the attacker. The
+    // encryption covers the name of the cookie: a value under another `state` does not
     // decrypt. Before this check has passed, show nothing from the query.
     let flow_cookie_name = format!("{}-flow-{}", settings.cookie_prefix(), query.state);
     let flow: Option<AuthCodeFlow> = req
@@ -133,8 +133,7 @@ pub async fn auth_redirect(
             let details = format!("{error}: {error_description}");
             warn!("step 7: the code was refused, {details:?}");
             return Err(match error.as_str() {
-                // The code expired, or it was used before, for example by a reload of
-                // this page.
+                // The code expired, or it was used before.
                 "invalid_grant" if suberror.is_none() => {
                     ErrorBadRequest("This code does not work, or no longer works. Sign in again.")
                 }
@@ -188,18 +187,18 @@ pub async fn auth_redirect(
     // <ms_docref_signing_keys>
     // Find the public key whose ID is in the header (`kid`). Microsoft Entra ID changes
     // its keys. Download them again after a day, or if this key is not among them. The
-    // lock makes other sign-ins wait, so that only one of them downloads.
+    // lock lets one sign-in download at a time. The others then use its keys.
     let started = Instant::now();
     let find_key = async {
         let mut signing_keys = SIGNING_KEYS.lock().await;
-        let mut old_key = None;
+        let mut known_key = None;
         if let Some((downloaded, keys)) = &*signing_keys {
-            old_key = keys.find(&kid).cloned();
+            known_key = keys.find(&kid).cloned();
             let is_recent = downloaded.elapsed() < Duration::from_secs(86_400);
             // Another sign-in downloaded the keys while this one waited for the lock.
             let is_new = *downloaded > started;
-            if is_new || (is_recent && old_key.is_some()) {
-                return Ok(old_key);
+            if is_new || (is_recent && known_key.is_some()) {
+                return Ok(known_key);
             }
         }
         info!("step 8: fetching the signing keys");
@@ -213,8 +212,8 @@ pub async fn auth_redirect(
             }
             Err(err) => {
                 warn!("step 8: the signing keys are not available, {err:?}");
-                // A key that was only due for renewal still works.
-                if old_key.is_some() { Ok(old_key) } else { Err(err) }
+                // Use the key of the last download, if it is there.
+                if known_key.is_some() { Ok(known_key) } else { Err(err) }
             }
         }
     };
@@ -289,8 +288,8 @@ pub async fn auth_redirect(
     info!("step 9: signed in, oid {oid}, access token valid for {} s", tokens.expires_in);
 
     // <ms_docref_redirect_after_sign_in>
-    // This sign-in is finished, so remove its cookie. To remove a cookie, repeat its
-    // path and `secure`.
+    // This sign-in is finished, so remove its cookie. Browsers remove a cookie only if
+    // its path and `secure` are the same.
     let mut used =
         Cookie::build(flow_cookie_name, "").path("/").secure(settings.is_https()).finish();
     used.make_removal();

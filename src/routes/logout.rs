@@ -14,19 +14,22 @@ use crate::protocol::{OpenIdMetadata, User};
 use crate::settings::Settings;
 // </ms_docref_import_logout>
 
-/// Ends the session and redirects to the home page.
+/// Ends the session. Redirects to the home page or, with SSO_LOGOUT, to Microsoft Entra
+/// ID.
 ///
 /// # Errors
-/// 500 if REDIRECT_URI is not a URL, which the app checks when it starts.
+/// 500 if REDIRECT_URI is not a URL. The app checks this when it starts.
 pub async fn logout(
     session: Session,
     settings: Data<Settings>,
     metadata: Data<OpenIdMetadata>,
 ) -> Result<HttpResponse, Error> {
     // <ms_docref_logout_user>
-    // Delete the session on the server and the cookie in the browser. The server refuses
-    // a copy of the cookie.
+    // Read the user first: the sign-out of Microsoft Entra ID needs the name of the
+    // account.
     let user: Option<User> = session.get("user").ok().flatten();
+    // Delete the session on the server and the cookie in the browser. A copied cookie no
+    // longer works.
     session.purge();
 
     // Microsoft Entra ID has a session of its own in this browser, for all apps (single
