@@ -93,8 +93,8 @@ pub async fn auth_redirect(
                 "Microsoft Entra ID is not available. Try again in a minute. {details}"
             )),
             _ => ErrorBadGateway(format!(
-                "Microsoft Entra ID refused the sign-in. {details} Check the app registration, \
-                 SCOPE and AUTHORITY."
+                "Microsoft Entra ID refused the sign-in. Check the app registration, SCOPE and \
+                 AUTHORITY. {details}"
             )),
         });
     }
@@ -138,18 +138,19 @@ pub async fn auth_redirect(
                     ErrorBadRequest("This code does not work, or no longer works. Sign in again.")
                 }
                 // A suberror names another reason, for example a policy.
-                "invalid_grant" => ErrorBadRequest(format!("{details} Sign in again.")),
+                "invalid_grant" => ErrorBadRequest(format!("Sign in again. {details}")),
                 "interaction_required" | "consent_required" | "login_required" => {
-                    ErrorForbidden(format!("The sign-in is not complete. {details} Sign in again."))
+                    ErrorForbidden(format!("The sign-in is not complete. Sign in again. {details}"))
                 }
                 "invalid_client" => ErrorBadGateway(format!(
-                    "Microsoft Entra ID did not accept this app. {details} Check CLIENT_ID and \
+                    "Microsoft Entra ID did not accept this app. Check CLIENT_ID and \
                      CLIENT_CREDENTIAL. For a secret, use its Value, not its Secret ID. The \
-                     platform of the redirect URI must be Web."
+                     platform of the redirect URI must be Web. {details}"
                 )),
                 _ => ErrorBadGateway(format!(
-                    "Microsoft Entra ID did not send tokens. {details} Try again in a minute. If \
-                     this happens again, check CLIENT_ID, CLIENT_CREDENTIAL, SCOPE and AUTHORITY."
+                    "Microsoft Entra ID did not send tokens. Try again in a minute. If this \
+                     happens again, check CLIENT_ID, CLIENT_CREDENTIAL, SCOPE and AUTHORITY. \
+                     {details}"
                 )),
             });
         }

@@ -134,9 +134,9 @@ pub async fn graph(
                     // If the cached token is still valid, go on with it.
                     if !is_usable {
                         return Err(ErrorBadGateway(format!(
-                            "Microsoft Entra ID did not renew the access token. {error}: \
-                             {error_description} Try again in a minute. If this happens again, \
-                             check CLIENT_ID, CLIENT_CREDENTIAL and SCOPE."
+                            "Microsoft Entra ID did not renew the access token. Try again in a \
+                             minute. If this happens again, check CLIENT_ID, CLIENT_CREDENTIAL and \
+                             SCOPE. {error}: {error_description}"
                         )));
                     }
                 }
