@@ -25,10 +25,10 @@ pub struct OpenIdMetadata {
     pub end_session_endpoint: Option<Url>,
 }
 
-/// The `claims` parameter: for each token, the claims that it must have (OIDC Core 5.5).
-/// For example: `{"access_token": {"xms_cc": {"values": ["cp1"]}}}`. An API that refuses
-/// an access token can send a value with this format, a claims challenge: the next access
-/// token must have these claims.
+/// The `claims` parameter: for each token, the claims that the app asks for (OIDC Core
+/// 5.5). For example: `{"access_token": {"xms_cc": {"values": ["cp1"]}}}`, which step 5
+/// explains. An API can refuse an access token and say which claims the next one must
+/// have. This is a claims challenge. It has the same format.
 pub type RequestedClaims = BTreeMap<String, Map<String, Value>>;
 
 /// The values of one sign-in that steps 6 to 9 need. Step 5 stores them in an encrypted
@@ -37,7 +37,8 @@ pub type RequestedClaims = BTreeMap<String, Map<String, Value>>;
 pub struct AuthCodeFlow {
     /// A random value. Step 8 checks that the ID token contains it.
     pub nonce: String,
-    /// A secret. Step 7 sends it to prove that this app started the sign-in (RFC 7636).
+    /// A secret. Step 7 sends it to prove that the code belongs to this sign-in (RFC
+    /// 7636).
     pub code_verifier: String,
     /// The `claims` parameter of step 5. Step 7 sends the same value.
     pub requested_claims: RequestedClaims,
@@ -96,7 +97,7 @@ pub struct TokenError {
 pub struct Tokens {
     /// Step 3 sends it to Microsoft Graph. This app does not read it.
     pub access_token: String,
-    /// Always `Bearer`. Any other value fails to parse.
+    /// `Bearer` or `bearer`. Any other value fails to parse.
     #[expect(dead_code, reason = "it only has to parse")]
     pub token_type: TokenType,
     /// How long the access token is valid, in seconds.
@@ -125,7 +126,8 @@ pub struct User {
     pub id_token_claims: Value,
     /// When the user signed in, in Unix time.
     pub signed_in_on: i64,
-    /// Whether the sign-in at `signed_in_on` answered a claims challenge.
+    /// Whether the sign-in at `signed_in_on` answered a claims challenge. Step 3 then
+    /// does not start another one, which could be a redirect loop.
     pub answered_challenge: bool,
 }
 

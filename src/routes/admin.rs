@@ -37,8 +37,8 @@ pub async fn admin(
 ) -> Result<HttpResponse, Error> {
     // Unix time, in seconds.
     let now = OffsetDateTime::now_utc().unix_timestamp();
-    // Step 5 is the same text as in graph.rs, where an API can require claims. This page
-    // calls no API.
+    // Step 5 needs this variable. It is always `None` here, because this page calls no
+    // API.
     let claims_challenge: Option<RequestedClaims> = None;
 
     // <ms_docref_require_authentication>
@@ -47,8 +47,8 @@ pub async fn admin(
     // cannot be read is treated as missing.
     let user: Option<User> = session.get("user").ok().flatten();
 
-    // If the user may see the page, this block returns it. If a sign-in is needed,
-    // `break 'sign_in` ends the block with the reason, and step 5 follows.
+    // This block returns the page or an error. If a sign-in is needed, `break 'sign_in`
+    // ends the block with the reason, and step 5 follows.
     let reason = 'sign_in: {
         let Some(user) = &user else {
             break 'sign_in "nobody is signed in";
@@ -99,7 +99,8 @@ pub async fn admin(
     // - `state`: step 6 checks that the sign-in started in this browser.
     // - `nonce`: step 8 checks that the ID token is for this sign-in.
     // - `code_verifier`: step 7 sends it, and Microsoft Entra ID compares it with the
-    //   hash in this request (PKCE, RFC 7636). A stolen code is useless without it.
+    //   hash in this request (PKCE, RFC 7636). A stolen code does not work in another
+    //   sign-in.
     info!("step 5: {reason}, redirecting to the authorization endpoint");
     let random = || BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let nonce = random();
@@ -111,9 +112,9 @@ pub async fn admin(
 
     // <ms_docref_requested_claims>
     // Request the claims of the claims challenge, if there is one. The value cp1 in
-    // `xms_cc` declares that this app can answer claims challenges. For APIs that send
-    // them, access tokens are then valid for up to 28 hours, because the API can refuse
-    // them earlier.
+    // `xms_cc` declares that this app can answer claims challenges. An API can then
+    // refuse an access token at any time, so access tokens can be valid for up to 28
+    // hours.
     let answers_challenge = claims_challenge.is_some();
     let mut requested_claims = claims_challenge.unwrap_or_default();
     let for_access_token = requested_claims.entry("access_token".to_owned()).or_default();
@@ -178,8 +179,8 @@ pub async fn admin(
     }
 
     // Each sign-in that was not completed leaves a cookie. Keep the four newest of them,
-    // so that the request header does not grow too large. Browsers remove a cookie only
-    // if its path and `secure` are the same.
+    // so that the request header does not grow too large. A removal has the path and
+    // `secure` of the cookie.
     let mut pending = req.cookies_raw().map(|cookies| cookies.clone()).unwrap_or_default();
     pending.retain(|cookie| cookie.name().starts_with(&prefix));
     pending.sort_by_key(|cookie| cookie.name().to_owned());

@@ -39,8 +39,9 @@ static SIGNING_KEYS: Mutex<Option<(Instant, JwkSet)>> = Mutex::const_new(None);
 /// - Step 9, sign in: store the user and the tokens in the session.
 ///
 /// # Errors
-/// 400 to sign in again, 401 if the ID token is not valid, 403 if consent is missing, 502
-/// if Microsoft Entra ID fails or refuses this app, 500 if the session fails.
+/// 400 if the user has to sign in again, 401 if the ID token is not valid, 403 if the
+/// sign-in was declined, 502 if Microsoft Entra ID fails or refuses this app, 500 if this
+/// app fails.
 pub async fn auth_redirect(
     req: HttpRequest,
     query: Query<AuthorizationResponse>,
@@ -59,9 +60,9 @@ pub async fn auth_redirect(
     // <ms_docref_find_auth_code_flow>
     // Step 5 stored a cookie with `state` in its name. If this browser does not have
     // that cookie, refuse the response. Otherwise an attacker could send a link with the
-    // attacker's own code, and the user would be signed in as the attacker. The
-    // encryption covers the name of the cookie: a value under another `state` does not
-    // decrypt. Before this check has passed, show nothing from the query.
+    // attacker's own code, and the user would be signed in as the attacker. The value of
+    // the cookie decrypts only under its own name. Before this check has passed, show
+    // nothing from the query.
     let flow_cookie_name = format!("{}-flow-{}", settings.cookie_prefix(), query.state);
     let flow: Option<AuthCodeFlow> = req
         .cookie(&flow_cookie_name)
@@ -113,7 +114,7 @@ pub async fn auth_redirect(
         ("client_id", settings.client_id.clone()),
         ("grant_type", "authorization_code".to_owned()),
         ("code", code.clone()),
-        // The proof that this app started the sign-in (RFC 7636 section 4.5).
+        // The proof that the code belongs to this sign-in (RFC 7636 section 4.5).
         ("code_verifier", flow.code_verifier),
         ("redirect_uri", settings.redirect_uri.clone()),
         ("scope", format!("openid profile offline_access {}", settings.scope)),
@@ -133,7 +134,7 @@ pub async fn auth_redirect(
             let details = format!("{error}: {error_description}");
             warn!("step 7: the code was refused, {details:?}");
             return Err(match error.as_str() {
-                // The code expired, or it was used before.
+                // Usually the code expired, or it was used before.
                 "invalid_grant" if suberror.is_none() => {
                     ErrorBadRequest("This code does not work, or no longer works. Sign in again.")
                 }
@@ -188,7 +189,8 @@ pub async fn auth_redirect(
     // <ms_docref_signing_keys>
     // Find the public key whose ID is in the header (`kid`). Microsoft Entra ID changes
     // its keys. Download them again after a day, or if this key is not among them. The
-    // lock lets one sign-in download at a time. The others then use its keys.
+    // lock lets one sign-in download at a time. The others wait, and then use these
+    // keys.
     let started = Instant::now();
     let find_key = async {
         let mut signing_keys = SIGNING_KEYS.lock().await;
@@ -196,7 +198,7 @@ pub async fn auth_redirect(
         if let Some((downloaded, keys)) = &*signing_keys {
             known_key = keys.find(&kid).cloned();
             let is_recent = downloaded.elapsed() < Duration::from_secs(86_400);
-            // Another sign-in downloaded the keys while this one waited for the lock.
+            // Whether another sign-in downloaded the keys while this one waited.
             let is_new = *downloaded > started;
             if is_new || (is_recent && known_key.is_some()) {
                 return Ok(known_key);
@@ -226,8 +228,8 @@ pub async fn auth_redirect(
     // </ms_docref_signing_keys>
 
     // <ms_docref_verify_signature>
-    // The library verifies the signature. Its checks of claims are off, because the
-    // table below is stricter.
+    // The library verifies the signature. Its checks of claims are off. The list
+    // `checks` below does them all.
     let key = key.ok_or_else(|| refuse("the key"))?;
     let key = DecodingKey::from_jwk(&key).map_err(|_| refuse("the key"))?;
     let mut signature_only = Validation::new(Algorithm::RS256);
@@ -289,13 +291,13 @@ pub async fn auth_redirect(
     info!("step 9: signed in, oid {oid}, access token valid for {} s", tokens.expires_in);
 
     // <ms_docref_redirect_after_sign_in>
-    // This sign-in is finished, so remove its cookie. Browsers remove a cookie only if
-    // its path and `secure` are the same.
+    // This sign-in is finished, so remove its cookie. A removal has the path and
+    // `secure` of the cookie.
     let mut used =
         Cookie::build(flow_cookie_name, "").path("/").secure(settings.is_https()).finish();
     used.make_removal();
-    // Redirect only to a path of this app. Browsers take "//evil.example" for another
-    // host.
+    // Redirect only to a path of this app. Browsers take "//evil.example" and
+    // "/\evil.example" for another host.
     let page = flow.post_sign_in_url.as_str();
     let is_local = page.starts_with('/') && !page.starts_with("//") && !page.starts_with("/\\");
     let location = if is_local { page } else { "/" };

@@ -33,7 +33,7 @@ use crate::settings::Settings;
 /// mod.rs lists all steps.
 ///
 /// # Errors
-/// 502 if Microsoft Entra ID or Microsoft Graph fails, 500 if the template fails.
+/// 502 if Microsoft Entra ID or Microsoft Graph fails, 500 if this app fails.
 pub async fn graph(
     req: HttpRequest,
     session: Session,
@@ -53,8 +53,8 @@ pub async fn graph(
     // cannot be read is treated as missing.
     let user: Option<User> = session.get("user").ok().flatten();
 
-    // If the user may see the page, this block returns it. If a sign-in is needed,
-    // `break 'sign_in` ends the block with the reason, and step 5 follows.
+    // This block returns the page or an error. If a sign-in is needed, `break 'sign_in`
+    // ends the block with the reason, and step 5 follows.
     let reason = 'sign_in: {
         let Some(user) = &user else {
             break 'sign_in "nobody is signed in";
@@ -69,8 +69,8 @@ pub async fn graph(
         let Some(mut token_cache) = token_cache else {
             break 'sign_in "the session has no tokens";
         };
-        // Less than a minute after a sign-in, another sign-in could start a redirect
-        // loop.
+        // In the first minute after a sign-in, steps 2 and 3 avoid another one, which
+        // could be a redirect loop.
         let just_signed_in = now - user.signed_in_on < 60;
         let seconds_left = token_cache.expires_on - now;
         let is_usable = token_cache.scope == settings.scope && seconds_left > 0;
@@ -239,7 +239,8 @@ pub async fn graph(
     // - `state`: step 6 checks that the sign-in started in this browser.
     // - `nonce`: step 8 checks that the ID token is for this sign-in.
     // - `code_verifier`: step 7 sends it, and Microsoft Entra ID compares it with the
-    //   hash in this request (PKCE, RFC 7636). A stolen code is useless without it.
+    //   hash in this request (PKCE, RFC 7636). A stolen code does not work in another
+    //   sign-in.
     info!("step 5: {reason}, redirecting to the authorization endpoint");
     let random = || BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let nonce = random();
@@ -251,9 +252,9 @@ pub async fn graph(
 
     // <ms_docref_requested_claims>
     // Request the claims of the claims challenge, if there is one. The value cp1 in
-    // `xms_cc` declares that this app can answer claims challenges. For APIs that send
-    // them, access tokens are then valid for up to 28 hours, because the API can refuse
-    // them earlier.
+    // `xms_cc` declares that this app can answer claims challenges. An API can then
+    // refuse an access token at any time, so access tokens can be valid for up to 28
+    // hours.
     let answers_challenge = claims_challenge.is_some();
     let mut requested_claims = claims_challenge.unwrap_or_default();
     let for_access_token = requested_claims.entry("access_token".to_owned()).or_default();
@@ -318,8 +319,8 @@ pub async fn graph(
     }
 
     // Each sign-in that was not completed leaves a cookie. Keep the four newest of them,
-    // so that the request header does not grow too large. Browsers remove a cookie only
-    // if its path and `secure` are the same.
+    // so that the request header does not grow too large. A removal has the path and
+    // `secure` of the cookie.
     let mut pending = req.cookies_raw().map(|cookies| cookies.clone()).unwrap_or_default();
     pending.retain(|cookie| cookie.name().starts_with(&prefix));
     pending.sort_by_key(|cookie| cookie.name().to_owned());

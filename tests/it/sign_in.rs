@@ -59,6 +59,9 @@ async fn a_sign_in_sends_what_the_specifications_require() {
 
     let page = browser.get(app.at("/graph")).await;
     assert!(page.status == 200 && page.body.contains("cleo@platform.example"), "{}", page.body);
+    let (_, shown) = page.body.split_once("valid for another <strong>").unwrap();
+    let seconds: i64 = shown.split(' ').next().unwrap().parse().unwrap();
+    assert!((3_590..=3_600).contains(&seconds), "{seconds}");
     let graph = platform.requests(Endpoint::Graph).await.remove(0);
     let session = app.session();
     let access_token = session["token_cache"]["access_token"].as_str().unwrap();
@@ -464,7 +467,8 @@ async fn step_2_refreshes_the_access_token_when_it_is_due() {
         let refresh_token = before.0["refresh_token"].as_str().unwrap();
         assert_eq!(sent, [CLIENT_ID, CLIENT_SECRET, "refresh_token", scope, claims, refresh_token]);
         // The cache has the new tokens, and Microsoft Graph got the new access token.
-        assert!(cache["expires_on"].as_i64().unwrap() >= now() + 3_590, "{case}");
+        let seconds_left = cache["expires_on"].as_i64().unwrap() - now();
+        assert!((3_590..=3_600).contains(&seconds_left), "{case}: {seconds_left}");
         assert_eq!(cache["scope"], SCOPE);
         assert_ne!(cache["refresh_token"], before.0["refresh_token"]);
         let graph = platform.requests(Endpoint::Graph).await.pop().unwrap();
