@@ -136,7 +136,10 @@ fn check_origin(tenant: &Tenant, request: &HttpRequest) -> Option<HttpResponse> 
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
     let is_own = header(ORIGIN.as_str()) == Some(&tenant.origin)
         && header("Sec-Fetch-Site").is_none_or(|site| site == "same-origin");
-    let text = format!("The form does not come from {}/. Open that page.", tenant.origin);
+    let text = format!(
+        "The form does not come from {}/. Open that page, or send the header Origin.",
+        tenant.origin
+    );
     (!is_own).then(|| tenant.message(StatusCode::FORBIDDEN, "The form was refused", &text))
 }
 
