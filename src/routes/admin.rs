@@ -35,8 +35,7 @@ pub async fn admin(
     metadata: Data<OpenIdMetadata>,
     templates: Data<Tera>,
 ) -> Result<HttpResponse, Error> {
-    // Unix time, in seconds.
-    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let now = OffsetDateTime::now_utc().unix_timestamp(); // Unix time, in seconds
     // Step 5 needs this variable. It is always `None` here, because this page calls no
     // API.
     let claims_challenge: Option<RequestedClaims> = None;
@@ -58,15 +57,13 @@ pub async fn admin(
 
         // <ms_docref_require_admin_role_authNZ>
         // Step 4: role inspection. The ID token contains the roles that the user had at
-        // the sign-in. When it expires, a new sign-in gets the current roles. With single
-        // sign-on this usually needs no prompt. Allow 120 seconds for clocks that differ,
-        // as step 8 does.
+        // the sign-in. When it expires, a new sign-in gets the current roles, usually
+        // without a prompt. Allow 120 seconds for clocks that differ.
         let claims = &user.id_token_claims;
         if claims["exp"].as_i64().unwrap_or(0) <= now - 120 {
             break 'sign_in "the ID token has expired";
         }
-        // `roles` is an array, or missing if the user has no role. Compare whole
-        // elements: "administrator" is another role.
+        // Compare whole elements of the array: "administrator" is another role.
         let oid = &claims["oid"];
         let roles = claims["roles"].as_array().cloned().unwrap_or_default();
         if !roles.contains(&json!("admin")) {
@@ -178,9 +175,8 @@ pub async fn admin(
         response.cookie(encrypted.clone());
     }
 
-    // Each sign-in that was not completed leaves a cookie. Keep the four newest of them,
-    // so that the request header does not grow too large. A removal has the path and
-    // `secure` of the cookie.
+    // Each sign-in that was not completed leaves a cookie. Keep the four newest of them.
+    // A removal has the path and `secure` of the cookie.
     let mut pending = req.cookies_raw().map(|cookies| cookies.clone()).unwrap_or_default();
     pending.retain(|cookie| cookie.name().starts_with(&prefix));
     pending.sort_by_key(|cookie| cookie.name().to_owned());

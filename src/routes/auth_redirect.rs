@@ -50,8 +50,7 @@ pub async fn auth_redirect(
     metadata: Data<OpenIdMetadata>,
     http: Data<Client>,
 ) -> Result<HttpResponse, Error> {
-    // Unix time, in seconds.
-    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let now = OffsetDateTime::now_utc().unix_timestamp(); // Unix time, in seconds
 
     // <ms_docref_authorization_response>
     // Step 6: authorization response (RFC 6749 section 4.1.2). Anyone can make a browser
@@ -179,8 +178,7 @@ pub async fn auth_redirect(
     if header.alg != Algorithm::RS256 {
         return Err(refuse("the algorithm"));
     }
-    // `crit` lists extensions that this app would have to understand (RFC 7515 section
-    // 4.1.11).
+    // `crit` lists extensions that this app does not know (RFC 7515 section 4.1.11).
     if header.crit.is_some() {
         return Err(refuse("crit"));
     }
@@ -267,8 +265,7 @@ pub async fn auth_redirect(
     // </ms_docref_validate_id_token>
 
     // <ms_docref_sign_in>
-    // Step 9: sign in. Store the user and the tokens. Remove the values of a previous
-    // user.
+    // Step 9: sign in. Store the user and the tokens, and nothing of a previous user.
     let token_cache = TokenCache {
         access_token: tokens.access_token,
         scope: settings.scope.clone(),

@@ -42,8 +42,7 @@ pub async fn graph(
     http: Data<Client>,
     templates: Data<Tera>,
 ) -> Result<HttpResponse, Error> {
-    // Unix time, in seconds.
-    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let now = OffsetDateTime::now_utc().unix_timestamp(); // Unix time, in seconds
     // The claims that the next access token must have. Steps 2 and 3 can set them.
     let mut claims_challenge: Option<RequestedClaims> = None;
 
@@ -318,9 +317,8 @@ pub async fn graph(
         response.cookie(encrypted.clone());
     }
 
-    // Each sign-in that was not completed leaves a cookie. Keep the four newest of them,
-    // so that the request header does not grow too large. A removal has the path and
-    // `secure` of the cookie.
+    // Each sign-in that was not completed leaves a cookie. Keep the four newest of them.
+    // A removal has the path and `secure` of the cookie.
     let mut pending = req.cookies_raw().map(|cookies| cookies.clone()).unwrap_or_default();
     pending.retain(|cookie| cookie.name().starts_with(&prefix));
     pending.sort_by_key(|cookie| cookie.name().to_owned());

@@ -182,7 +182,7 @@ async fn another_name_of_this_computer_is_redirected_to_the_host_of_redirect_uri
         };
         assert_eq!((page.status, page.location()), (302, &*app.at(location)), "{host}");
     }
-    // If browsers reach the app with a name of another computer, there is no such redirect.
+    // If browsers reach the app with a name of another computer, the app does not redirect.
     let app = platform.app(&[("REDIRECT_URI", "https://app.example:1/auth/redirect")]).await;
     assert_eq!(app.raw("GET /style.css HTTP/1.1\r\nHost: 127.0.0.1:1\r\n").await.status, 200);
     // REDIRECT_URI may name the address.
