@@ -23,7 +23,7 @@ use reqwest::Client;
 use reqwest::redirect::Policy;
 use tera::Tera;
 use tracing::info;
-use tracing_appender::non_blocking::WorkerGuard;
+use tracing_appender::non_blocking::{ErrorCounter, WorkerGuard};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -49,8 +49,18 @@ mod settings;
 
 /// Exits with code 2 if the app cannot start. Each line on stderr is one reason.
 fn main() -> ExitCode {
-    let started = Settings::load().map_err(|errors| anyhow!(errors.join("\n"))).and_then(run);
-    let Err(err) = started else {
+    let settings = Settings::load().map_err(|errors| anyhow!(errors.join("\n")));
+    let ended = settings.and_then(|settings| {
+        let (guard, lost) = start_log()?;
+        let ended = run(settings);
+        // The guard writes the last lines of the log. If nobody reads the log, it would wait
+        // forever.
+        if lost.dropped_lines() > 0 {
+            std::mem::forget(guard);
+        }
+        ended
+    });
+    let Err(err) = ended else {
         return ExitCode::SUCCESS;
     };
     for line in format!("{err:#}").lines() {
@@ -62,9 +72,6 @@ fn main() -> ExitCode {
 // <ms_docref_create_and_initialize_app>
 #[actix_web::main]
 async fn run(mut settings: Settings) -> anyhow::Result<()> {
-    // Until this function returns. Then the guard writes the last lines of the log.
-    let _guard = start_log()?;
-
     let listeners = bind_listeners(&settings.listen_host, settings.port)?;
     let port = listeners[0].local_addr()?.port();
     let host = settings.listen_host.trim_matches(['[', ']']);
@@ -207,12 +214,13 @@ async fn style() -> HttpResponse {
 }
 
 /// Starts the log on stdout. If nobody reads stdout, the app goes on and drops lines.
-fn start_log() -> anyhow::Result<WorkerGuard> {
+fn start_log() -> anyhow::Result<(WorkerGuard, ErrorCounter)> {
     let levels = std::env::var("RUST_LOG").unwrap_or_else(|_| "warn,rust_webapp=info".to_owned());
     let levels: Targets = levels.parse().with_context(|| {
         format!("RUST_LOG = {levels:?}: accepted is a level such as info, or rust_webapp=debug")
     })?;
     let (stdout, guard) = tracing_appender::non_blocking(BufWriter::new(io::stdout()));
+    let lost = stdout.error_counter();
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(stdout)
         .with_file(true)
@@ -220,7 +228,7 @@ fn start_log() -> anyhow::Result<WorkerGuard> {
         .with_target(false)
         .with_ansi(io::stdout().is_terminal());
     tracing_subscriber::registry().with(lines).with(levels).init();
-    Ok(guard)
+    Ok((guard, lost))
 }
 
 /// Listens on `host`. For localhost, listens on both of its addresses, because a browser
