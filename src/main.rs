@@ -238,7 +238,7 @@ fn bind_listeners(host: &str, port: u16) -> anyhow::Result<Vec<TcpListener>> {
         TcpListener::bind((host, port)).map_err(|err| match err.kind() {
             ErrorKind::AddrInUse => anyhow!(
                 "PORT = {port}: another program uses this port; end that program or choose another \
-                 port, and register its redirect URI (on macOS, AirPlay Receiver uses port 5000)"
+                 port (on macOS, AirPlay Receiver uses port 5000)"
             ),
             _ => anyhow!(
                 "LISTEN_HOST = {host:?}: {err}; accepted is a name or address of this computer"
