@@ -74,9 +74,7 @@ async fn a_token_endpoint_that_fails_leads_to_an_error_page_at_the_sign_in_and_a
 #[tokio::test]
 async fn a_failure_of_microsoft_graph_leads_to_an_error_page() {
     let platform = Platform::start().await;
-    let app = platform.app(&[]).await;
-    let browser = app.browser();
-    platform.sign_in(&app, &browser, "/graph").await;
+    let (app, browser) = platform.signed_in(&[]).await;
     let session = app.session();
     for (status, edit) in FAILURES {
         platform.on(Endpoint::Graph, edit);
@@ -252,9 +250,7 @@ async fn slow_sign_ins(endpoint: Endpoint, seconds: u64, text: &str, cause: &str
 
 async fn slow_pages(endpoint: Endpoint, expires_in: i64, text: &str, cause: &str) {
     let platform = Platform::start().await;
-    let app = platform.app(&[]).await;
-    let browser = app.browser();
-    platform.sign_in(&app, &browser, "/graph").await;
+    let (app, browser) = platform.signed_in(&[]).await;
     app.edit_session(|session| {
         session["token_cache"]["expires_on"] = (now() + expires_in).into();
     });

@@ -69,9 +69,7 @@ async fn every_response_has_the_security_headers() {
 #[tokio::test]
 async fn a_session_store_that_fails_leads_to_an_error_page() {
     let platform = Platform::start().await;
-    let app = platform.app(&[]).await;
-    let browser = app.browser();
-    platform.sign_in(&app, &browser, "/graph").await;
+    let (app, browser) = platform.signed_in(&[]).await;
     let file = app.session_files().remove(0);
     let session = fs::read(&file).unwrap();
     fs::remove_file(&file).unwrap();
@@ -270,9 +268,7 @@ async fn every_page_has_its_title_the_name_of_the_user_and_a_way_on() {
 #[tokio::test]
 async fn json_has_colors_and_is_only_text() {
     let platform = Platform::start().await;
-    let app = platform.app(&[]).await;
-    let browser = app.browser();
-    platform.sign_in(&app, &browser, "/graph").await;
+    let (app, browser) = platform.signed_in(&[]).await;
     for (value, class, text) in [
         (json!("a"), "s", "&quot;a&quot;"),
         (json!(-1.5e300), "n", "-1.5e+300"),

@@ -412,9 +412,7 @@ async fn step_9_redirects_only_within_the_app() {
 #[tokio::test]
 async fn a_new_sign_in_changes_the_session_id_and_removes_the_values_of_the_old_user() {
     let platform = Platform::start().await;
-    let app = platform.app(&[]).await;
-    let browser = app.browser();
-    platform.sign_in(&app, &browser, "/graph").await;
+    let (app, browser) = platform.signed_in(&[]).await;
     let old_session = app.session_files();
     app.edit_session(|session| {
         session["cart"] = "of the old user".into();
@@ -431,9 +429,7 @@ async fn a_new_sign_in_changes_the_session_id_and_removes_the_values_of_the_old_
 #[tokio::test]
 async fn step_2_refreshes_the_access_token_when_it_is_due() {
     let platform = Platform::start().await;
-    let app = platform.app(&[]).await;
-    let browser = app.browser();
-    platform.sign_in(&app, &browser, "/graph").await;
+    let (app, browser) = platform.signed_in(&[]).await;
     type Edit = fn(&mut Value);
     let cases: [(&str, Edit, bool); 6] = [
         ("six minutes left", |cache| cache["expires_on"] = (now() + 360).into(), false),
@@ -481,9 +477,7 @@ async fn step_2_refreshes_the_access_token_when_it_is_due() {
 #[tokio::test]
 async fn step_2_keeps_the_old_refresh_token_if_no_new_one_comes_and_ignores_the_id_token() {
     let platform = Platform::start().await;
-    let app = platform.app(&[]).await;
-    let browser = app.browser();
-    platform.sign_in(&app, &browser, "/graph").await;
+    let (app, browser) = platform.signed_in(&[]).await;
     let session = app.session();
     app.edit_session(|session| session["token_cache"]["expires_on"] = 0.into());
     platform.on(Endpoint::Token, |answer| {
@@ -545,9 +539,7 @@ async fn step_2_starts_a_sign_in_if_the_refresh_token_is_refused() {
 #[tokio::test]
 async fn step_2_uses_the_cached_token_while_the_identity_platform_fails() {
     let platform = Platform::start().await;
-    let app = platform.app(&[]).await;
-    let browser = app.browser();
-    platform.sign_in(&app, &browser, "/graph").await;
+    let (app, browser) = platform.signed_in(&[]).await;
     type Edit = fn(&mut Answer);
     let cases: [(Edit, &str, &str); 3] = [
         (
@@ -599,9 +591,7 @@ fn challenge(platform: &Platform, header: &str) {
 #[tokio::test]
 async fn step_3_answers_a_claims_challenge_once() {
     let platform = Platform::start().await;
-    let app = platform.app(&[]).await;
-    let browser = app.browser();
-    platform.sign_in(&app, &browser, "/graph").await;
+    let (app, browser) = platform.signed_in(&[]).await;
     let claims = r#"{"access_token":{"nbf":{"essential":true, "value":"1635527790"}}}"#;
     let challenge_header = format!(
         "Bearer realm=\"\", authorization_uri=\"https://login.microsoftonline.com/common/oauth2/authorize\", \
@@ -643,9 +633,7 @@ async fn step_3_answers_a_claims_challenge_once() {
 #[tokio::test]
 async fn step_3_finds_a_claims_challenge_only_where_one_is() {
     let platform = Platform::start().await;
-    let app = platform.app(&[]).await;
-    let browser = app.browser();
-    platform.sign_in(&app, &browser, "/graph").await;
+    let (app, browser) = platform.signed_in(&[]).await;
     let claims = BASE64_STANDARD.encode(r#"{"access_token":{"nbf":{"value":"1"}}}"#);
     let good = format!("Bearer error=\"insufficient_claims\", claims=\"{claims}\"");
     let array = BASE64_STANDARD.encode("[1]");
@@ -670,9 +658,7 @@ async fn step_3_finds_a_claims_challenge_only_where_one_is() {
 #[tokio::test]
 async fn step_3_shows_what_microsoft_graph_answered() {
     let platform = Platform::start().await;
-    let app = platform.app(&[]).await;
-    let browser = app.browser();
-    platform.sign_in(&app, &browser, "/graph").await;
+    let (app, browser) = platform.signed_in(&[]).await;
     for (status, text) in [
         (401, "Microsoft Graph answered 401. TheCode: the &lt;message&gt; Try again in a minute."),
         (403, "403. TheCode: the &lt;message&gt; Check ENDPOINT, SCOPE and the permissions"),
@@ -707,9 +693,7 @@ async fn step_3_shows_what_microsoft_graph_answered() {
 #[tokio::test]
 async fn an_expired_id_token_opens_graph_and_sends_admin_to_a_new_sign_in() {
     let platform = Platform::start().await;
-    let app = platform.app(&[]).await;
-    let browser = app.browser();
-    platform.sign_in(&app, &browser, "/graph").await;
+    let (app, browser) = platform.signed_in(&[]).await;
     for (exp, is_expired) in [
         (json!(now() - 60), false),
         (json!(now() - 125), true),
@@ -740,9 +724,7 @@ async fn an_expired_id_token_opens_graph_and_sends_admin_to_a_new_sign_in() {
 #[tokio::test]
 async fn step_4_wants_the_role_admin_as_an_element_of_roles() {
     let platform = Platform::start().await;
-    let app = platform.app(&[]).await;
-    let browser = app.browser();
-    platform.sign_in(&app, &browser, "/admin").await;
+    let (app, browser) = platform.signed_in(&[]).await;
     for (roles, is_admin) in [
         (json!(["admin"]), true),
         (json!(["reader", "admin"]), true),
@@ -866,9 +848,7 @@ async fn a_sign_out_wins_over_a_running_refresh() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_visits_at_once_refresh_without_losing_the_session() {
     let platform = Platform::start().await;
-    let app = platform.app(&[]).await;
-    let browser = app.browser();
-    platform.sign_in(&app, &browser, "/graph").await;
+    let (app, browser) = platform.signed_in(&[]).await;
     for round in 0..20 {
         app.edit_session(|session| session["token_cache"]["expires_on"] = 0.into());
         let visits = (0..8).map(|_| {
