@@ -102,8 +102,7 @@ pub struct Tokens {
     pub token_type: TokenType,
     /// How long the access token is valid, in seconds.
     pub expires_in: u32,
-    /// After how many seconds to renew a long-lived access token, long before it
-    /// expires.
+    /// After how many seconds to renew the access token, even if it is still valid.
     pub refresh_in: Option<u32>,
     /// Step 2 exchanges it for a new access token.
     pub refresh_token: Option<String>,
@@ -127,7 +126,7 @@ pub struct User {
     /// When the user signed in, in Unix time.
     pub signed_in_on: i64,
     /// Whether the sign-in at `signed_in_on` answered a claims challenge. Step 3 then
-    /// does not start another one, which could be a redirect loop.
+    /// starts no other sign-in for a minute, to avoid a redirect loop.
     pub answered_challenge: bool,
 }
 

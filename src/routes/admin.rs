@@ -103,15 +103,15 @@ pub async fn admin(
     let nonce = random();
     let code_verifier = random();
     let code_challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(&code_verifier));
-    // `state` becomes a part of a cookie name. The time in it sorts these cookies by
-    // age.
+    // `state` begins with the time, so that the end of step 5 can find the oldest
+    // cookies.
     let state = format!("{now}-{}", random());
 
     // <ms_docref_requested_claims>
     // Request the claims of the claims challenge, if there is one. The value cp1 in
-    // `xms_cc` declares that this app can answer claims challenges. An API can then
-    // refuse an access token at any time, so access tokens can be valid for up to 28
-    // hours.
+    // `xms_cc` declares that this app can answer claims challenges. Because an API can
+    // then refuse an access token early, Microsoft Entra ID may issue tokens that are
+    // valid for up to 28 hours.
     let answers_challenge = claims_challenge.is_some();
     let mut requested_claims = claims_challenge.unwrap_or_default();
     let for_access_token = requested_claims.entry("access_token".to_owned()).or_default();
@@ -143,9 +143,9 @@ pub async fn admin(
 
     // <ms_docref_keep_auth_code_flow>
     // Store what steps 6 to 9 need in an encrypted cookie. `state` is a part of its
-    // name. The Flask sample uses the session (`session["auth_code_flow"]`). There, two
-    // tabs that start at the same moment overwrite each other's values, and each visitor
-    // who does not sign in leaves a session on the server.
+    // name. In the session, where the Flask sample has it (`session["auth_code_flow"]`),
+    // two tabs would overwrite each other's values, and each visitor who does not sign
+    // in would leave a session on the server.
     let page_url = req.uri().path_and_query().map_or("/", |url| url.as_str());
     // Browsers refuse cookies over 4 KB. Of a long address, keep only the path.
     let page_url = if page_url.len() > 1000 { req.path() } else { page_url };
@@ -162,7 +162,8 @@ pub async fn admin(
     let flow_cookie = Cookie::build(flow_cookie_name.clone(), serde_json::to_string(&flow)?)
         .path("/")
         .http_only(true)
-        // With Strict, browsers would not send the cookie after the redirect to step 6.
+        // The redirect to step 6 comes from another site. With Strict, browsers would not
+        // send it.
         .same_site(SameSite::Lax)
         .secure(settings.is_https())
         .max_age(Duration::seconds(900))
@@ -175,8 +176,8 @@ pub async fn admin(
         response.cookie(encrypted.clone());
     }
 
-    // Each sign-in that was not completed leaves a cookie. Keep the four newest of them.
-    // A removal has the path and `secure` of the cookie.
+    // Each sign-in that is open or was given up has a cookie. Keep the four newest, and
+    // the new one. To remove a cookie, send it with the same path and `secure`.
     let mut pending = req.cookies_raw().map(|cookies| cookies.clone()).unwrap_or_default();
     pending.retain(|cookie| cookie.name().starts_with(&prefix));
     pending.sort_by_key(|cookie| cookie.name().to_owned());

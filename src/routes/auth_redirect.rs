@@ -40,8 +40,8 @@ static SIGNING_KEYS: Mutex<Option<(Instant, JwkSet)>> = Mutex::const_new(None);
 ///
 /// # Errors
 /// 400 if the user has to sign in again, 401 if the ID token is not valid, 403 if the
-/// sign-in was declined, 502 if Microsoft Entra ID fails or refuses this app, 500 if this
-/// app fails.
+/// sign-in was declined or is not complete, 502 if Microsoft Entra ID fails or refuses
+/// this app, 500 if this app fails.
 pub async fn auth_redirect(
     req: HttpRequest,
     query: Query<AuthorizationResponse>,
@@ -58,10 +58,10 @@ pub async fn auth_redirect(
 
     // <ms_docref_find_auth_code_flow>
     // Step 5 stored a cookie with `state` in its name. If this browser does not have
-    // that cookie, refuse the response. Otherwise an attacker could send a link with the
-    // attacker's own code, and the user would be signed in as the attacker. The value of
-    // the cookie decrypts only under its own name. Before this check has passed, show
-    // nothing from the query.
+    // that cookie, refuse the response. Without this check, an attacker could send a
+    // link with the attacker's own code, and the user would be signed in as the
+    // attacker. The encryption includes the name, so a cookie cannot be renamed to fit
+    // another `state`. Before this check, show nothing from the query.
     let flow_cookie_name = format!("{}-flow-{}", settings.cookie_prefix(), query.state);
     let flow: Option<AuthCodeFlow> = req
         .cookie(&flow_cookie_name)
@@ -119,8 +119,9 @@ pub async fn auth_redirect(
         ("scope", format!("openid profile offline_access {}", settings.scope)),
         ("claims", serde_json::to_string(&flow.requested_claims)?),
     ];
-    // Add the client secret, or a client assertion: a statement signed with the key of
-    // the certificate (RFC 6749 section 2.3.1, RFC 7523 section 2.2).
+    // Prove that this app sends the request: add the client secret, or a client
+    // assertion, which the key of the certificate signs (RFC 6749 section 2.3.1, RFC
+    // 7523 section 2.2).
     form.extend(settings.client_credential.parameters(&metadata.token_endpoint)?);
     let answer = async {
         let response = http.post(metadata.token_endpoint.clone()).form(&form).send().await?;
@@ -178,7 +179,7 @@ pub async fn auth_redirect(
     if header.alg != Algorithm::RS256 {
         return Err(refuse("the algorithm"));
     }
-    // `crit` lists extensions that this app does not know (RFC 7515 section 4.1.11).
+    // `crit` lists extensions that the receiver must know (RFC 7515 section 4.1.11).
     if header.crit.is_some() {
         return Err(refuse("crit"));
     }
@@ -186,9 +187,9 @@ pub async fn auth_redirect(
 
     // <ms_docref_signing_keys>
     // Find the public key whose ID is in the header (`kid`). Microsoft Entra ID changes
-    // its keys. Download them again after a day, or if this key is not among them. The
-    // lock lets one sign-in download at a time. The others wait, and then use these
-    // keys.
+    // its keys. Download them again after a day, or if this key is not among them.
+    // Because of the lock, only one sign-in at a time downloads. The others wait, and
+    // then use these keys.
     let started = Instant::now();
     let find_key = async {
         let mut signing_keys = SIGNING_KEYS.lock().await;
@@ -196,7 +197,7 @@ pub async fn auth_redirect(
         if let Some((downloaded, keys)) = &*signing_keys {
             known_key = keys.find(&kid).cloned();
             let is_recent = downloaded.elapsed() < Duration::from_secs(86_400);
-            // Whether another sign-in downloaded the keys while this one waited.
+            // Downloaded while this sign-in waited: do not download again.
             let is_new = *downloaded > started;
             if is_new || (is_recent && known_key.is_some()) {
                 return Ok(known_key);
@@ -288,13 +289,13 @@ pub async fn auth_redirect(
     info!("step 9: signed in, oid {oid}, access token valid for {} s", tokens.expires_in);
 
     // <ms_docref_redirect_after_sign_in>
-    // This sign-in is finished, so remove its cookie. A removal has the path and
-    // `secure` of the cookie.
+    // This sign-in is finished, so remove its cookie: send it with the same path and
+    // `secure`.
     let mut used =
         Cookie::build(flow_cookie_name, "").path("/").secure(settings.is_https()).finish();
     used.make_removal();
-    // Redirect only to a path of this app. Browsers take "//evil.example" and
-    // "/\evil.example" for another host.
+    // Redirect only to a path of this app. In an app with other paths, the page could be
+    // "//evil.example", which browsers take for another host.
     let page = flow.post_sign_in_url.as_str();
     let is_local = page.starts_with('/') && !page.starts_with("//") && !page.starts_with("/\\");
     let location = if is_local { page } else { "/" };

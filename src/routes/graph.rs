@@ -33,7 +33,8 @@ use crate::settings::Settings;
 /// mod.rs lists all steps.
 ///
 /// # Errors
-/// 502 if Microsoft Entra ID or Microsoft Graph fails, 500 if this app fails.
+/// 502 if Microsoft Entra ID or Microsoft Graph fails or refuses the request, 500 if this
+/// app fails.
 pub async fn graph(
     req: HttpRequest,
     session: Session,
@@ -68,16 +69,12 @@ pub async fn graph(
         let Some(mut token_cache) = token_cache else {
             break 'sign_in "the session has no tokens";
         };
-        // In the first minute after a sign-in, steps 2 and 3 avoid another one, which
-        // could be a redirect loop.
-        let just_signed_in = now - user.signed_in_on < 60;
         let seconds_left = token_cache.expires_on - now;
         let is_usable = token_cache.scope == settings.scope && seconds_left > 0;
-        // After `refresh_on`, renew the token, although it is still valid. If Microsoft
-        // Entra ID is not available, use the old one.
+        // After `refresh_on`, renew the token, although it is still valid.
         let refresh_is_due = token_cache.refresh_on.is_some_and(|refresh_on| refresh_on <= now);
-        // Use the cached token if it is valid for five more minutes. This is enough for
-        // the call.
+        // Use the cached token if it is for this scope, valid for five more minutes, and
+        // no refresh is due.
         if is_usable && seconds_left >= 300 && !refresh_is_due {
             info!("step 2: access token found in the cache, valid for {seconds_left} s");
         } else {
@@ -93,8 +90,9 @@ pub async fn graph(
                 // As in step 5: this app can answer claims challenges.
                 ("claims", r#"{"access_token":{"xms_cc":{"values":["cp1"]}}}"#.to_owned()),
             ];
-            // Add the client secret, or a client assertion: a statement signed with the
-            // key of the certificate (RFC 6749 section 2.3.1, RFC 7523 section 2.2).
+            // Prove that this app sends the request: add the client secret, or a client
+            // assertion, which the key of the certificate signs (RFC 6749 section 2.3.1,
+            // RFC 7523 section 2.2).
             form.extend(settings.client_credential.parameters(&metadata.token_endpoint)?);
             let answer = async {
                 let post = http.post(metadata.token_endpoint.clone()).form(&form);
@@ -126,7 +124,9 @@ pub async fn graph(
                             | "consent_required"
                             | "login_required"
                     );
-                    if needs_sign_in && !just_signed_in {
+                    // In the first minute after a sign-in, another one could be a
+                    // redirect loop.
+                    if needs_sign_in && now - user.signed_in_on >= 60 {
                         claims_challenge = claims.and_then(|json| serde_json::from_str(&json).ok());
                         break 'sign_in "the refresh token was refused";
                     }
@@ -189,9 +189,9 @@ pub async fn graph(
                 }
             }
         }
-        // If the user has just signed in because of a challenge, do not start another
-        // sign-in. It would be a redirect loop. The error below follows.
-        let is_loop = user.answered_challenge && just_signed_in;
+        // If a sign-in in the last minute answered a challenge, do not start another one.
+        // It could be a redirect loop. The error below follows.
+        let is_loop = user.answered_challenge && now - user.signed_in_on < 60;
         if status == 401 && claims_challenge.is_some() && !is_loop {
             break 'sign_in "Microsoft Graph sent a claims challenge";
         }
@@ -245,15 +245,15 @@ pub async fn graph(
     let nonce = random();
     let code_verifier = random();
     let code_challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(&code_verifier));
-    // `state` becomes a part of a cookie name. The time in it sorts these cookies by
-    // age.
+    // `state` begins with the time, so that the end of step 5 can find the oldest
+    // cookies.
     let state = format!("{now}-{}", random());
 
     // <ms_docref_requested_claims>
     // Request the claims of the claims challenge, if there is one. The value cp1 in
-    // `xms_cc` declares that this app can answer claims challenges. An API can then
-    // refuse an access token at any time, so access tokens can be valid for up to 28
-    // hours.
+    // `xms_cc` declares that this app can answer claims challenges. Because an API can
+    // then refuse an access token early, Microsoft Entra ID may issue tokens that are
+    // valid for up to 28 hours.
     let answers_challenge = claims_challenge.is_some();
     let mut requested_claims = claims_challenge.unwrap_or_default();
     let for_access_token = requested_claims.entry("access_token".to_owned()).or_default();
@@ -285,9 +285,9 @@ pub async fn graph(
 
     // <ms_docref_keep_auth_code_flow>
     // Store what steps 6 to 9 need in an encrypted cookie. `state` is a part of its
-    // name. The Flask sample uses the session (`session["auth_code_flow"]`). There, two
-    // tabs that start at the same moment overwrite each other's values, and each visitor
-    // who does not sign in leaves a session on the server.
+    // name. In the session, where the Flask sample has it (`session["auth_code_flow"]`),
+    // two tabs would overwrite each other's values, and each visitor who does not sign
+    // in would leave a session on the server.
     let page_url = req.uri().path_and_query().map_or("/", |url| url.as_str());
     // Browsers refuse cookies over 4 KB. Of a long address, keep only the path.
     let page_url = if page_url.len() > 1000 { req.path() } else { page_url };
@@ -304,7 +304,8 @@ pub async fn graph(
     let flow_cookie = Cookie::build(flow_cookie_name.clone(), serde_json::to_string(&flow)?)
         .path("/")
         .http_only(true)
-        // With Strict, browsers would not send the cookie after the redirect to step 6.
+        // The redirect to step 6 comes from another site. With Strict, browsers would not
+        // send it.
         .same_site(SameSite::Lax)
         .secure(settings.is_https())
         .max_age(Duration::seconds(900))
@@ -317,8 +318,8 @@ pub async fn graph(
         response.cookie(encrypted.clone());
     }
 
-    // Each sign-in that was not completed leaves a cookie. Keep the four newest of them.
-    // A removal has the path and `secure` of the cookie.
+    // Each sign-in that is open or was given up has a cookie. Keep the four newest, and
+    // the new one. To remove a cookie, send it with the same path and `secure`.
     let mut pending = req.cookies_raw().map(|cookies| cookies.clone()).unwrap_or_default();
     pending.retain(|cookie| cookie.name().starts_with(&prefix));
     pending.sort_by_key(|cookie| cookie.name().to_owned());

@@ -25,8 +25,8 @@ pub async fn logout(
     metadata: Data<OpenIdMetadata>,
 ) -> Result<HttpResponse, Error> {
     // <ms_docref_logout_user>
-    // Read the user first: the sign-out of Microsoft Entra ID needs the name of the
-    // account.
+    // Read the user before the session is deleted. The end of this handler needs a
+    // claim.
     let user: Option<User> = session.get("user").ok().flatten();
     // Delete the session on the server and the cookie in the browser. A copied cookie no
     // longer works.
@@ -50,8 +50,9 @@ pub async fn logout(
         .and_then(|url| url.join("/"))
         .map_err(ErrorInternalServerError)?;
     url.query_pairs_mut().append_pair("post_logout_redirect_uri", home_page.as_str());
-    // Name the account. Otherwise Microsoft Entra ID asks which account to sign out. The
-    // claim `login_hint` is optional: add it to the ID token under Token configuration.
+    // Name the account. Otherwise Microsoft Entra ID asks which account to sign out. ID
+    // tokens have the claim `login_hint` only if it is added in the app registration
+    // under Token configuration.
     let claims = user.map(|user| user.id_token_claims).unwrap_or_default();
     if let Some(login_hint) = claims["login_hint"].as_str() {
         url.query_pairs_mut().append_pair("logout_hint", login_hint);
