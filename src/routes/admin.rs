@@ -143,9 +143,9 @@ pub async fn admin(
 
     // <ms_docref_keep_auth_code_flow>
     // Store what steps 6 to 9 need in an encrypted cookie. `state` is a part of its
-    // name. In the session, where the Flask sample has it (`session["auth_code_flow"]`),
-    // two tabs would overwrite each other's values, and each visitor who does not sign
-    // in would leave a session on the server.
+    // name. In the session, two tabs would overwrite each other's values. Each visitor
+    // who does not sign in would also leave a session on the server. (Microsoft's Flask
+    // sample uses the session.)
     let page_url = req.uri().path_and_query().map_or("/", |url| url.as_str());
     // Browsers refuse cookies over 4 KB. Of a long address, keep only the path.
     let page_url = if page_url.len() > 1000 { req.path() } else { page_url };

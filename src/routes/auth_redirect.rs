@@ -39,9 +39,9 @@ static SIGNING_KEYS: Mutex<Option<(Instant, JwkSet)>> = Mutex::const_new(None);
 /// - Step 9, sign in: store the user and the tokens in the session.
 ///
 /// # Errors
-/// 400 if the user has to sign in again, 401 if the ID token is not valid, 403 if the
-/// sign-in was declined or is not complete, 502 if Microsoft Entra ID fails or refuses
-/// this app, 500 if this app fails.
+/// 400 if the response or the code cannot be used, 401 if the ID token is not valid, 403
+/// if the sign-in was declined or is not complete, 502 if Microsoft Entra ID fails or
+/// refuses this app, 500 if this app fails.
 pub async fn auth_redirect(
     req: HttpRequest,
     query: Query<AuthorizationResponse>,
@@ -60,8 +60,8 @@ pub async fn auth_redirect(
     // Step 5 stored a cookie with `state` in its name. If this browser does not have
     // that cookie, refuse the response. Without this check, an attacker could send a
     // link with the attacker's own code, and the user would be signed in as the
-    // attacker. The encryption includes the name, so a cookie cannot be renamed to fit
-    // another `state`. Before this check, show nothing from the query.
+    // attacker. A cookie can be decrypted only under its own name, so it cannot be
+    // renamed to fit another `state`. Before this check, show nothing from the query.
     let flow_cookie_name = format!("{}-flow-{}", settings.cookie_prefix(), query.state);
     let flow: Option<AuthCodeFlow> = req
         .cookie(&flow_cookie_name)
@@ -119,9 +119,9 @@ pub async fn auth_redirect(
         ("scope", format!("openid profile offline_access {}", settings.scope)),
         ("claims", serde_json::to_string(&flow.requested_claims)?),
     ];
-    // Prove that this app sends the request: add the client secret, or a client
-    // assertion, which the key of the certificate signs (RFC 6749 section 2.3.1, RFC
-    // 7523 section 2.2).
+    // Prove that this app sends the request. Add the client secret or, if the app has a
+    // certificate, a client assertion: a short token that the private key signs (RFC
+    // 6749 section 2.3.1, RFC 7523 section 2.2).
     form.extend(settings.client_credential.parameters(&metadata.token_endpoint)?);
     let answer = async {
         let response = http.post(metadata.token_endpoint.clone()).form(&form).send().await?;
@@ -180,6 +180,7 @@ pub async fn auth_redirect(
         return Err(refuse("the algorithm"));
     }
     // `crit` lists extensions that the receiver must know (RFC 7515 section 4.1.11).
+    // This app knows none.
     if header.crit.is_some() {
         return Err(refuse("crit"));
     }
@@ -294,8 +295,9 @@ pub async fn auth_redirect(
     let mut used =
         Cookie::build(flow_cookie_name, "").path("/").secure(settings.is_https()).finish();
     used.make_removal();
-    // Redirect only to a path of this app. In an app with other paths, the page could be
-    // "//evil.example", which browsers take for another host.
+    // Redirect only to a path of this app. If a route matches every path, an attacker
+    // can link to "http://this-app//evil.example", and browsers take "//evil.example"
+    // for another host.
     let page = flow.post_sign_in_url.as_str();
     let is_local = page.starts_with('/') && !page.starts_with("//") && !page.starts_with("/\\");
     let location = if is_local { page } else { "/" };

@@ -64,7 +64,8 @@ pub async fn graph(
 
         // <ms_docref_acquire_token>
         // Step 2: token cache. Use the cached access token, or get a new one with the
-        // refresh token. In MSAL, this is `acquire_token_silent`.
+        // refresh token. In MSAL, the library for other languages, this is
+        // `acquire_token_silent`.
         let token_cache: Option<TokenCache> = session.get("token_cache").ok().flatten();
         let Some(mut token_cache) = token_cache else {
             break 'sign_in "the session has no tokens";
@@ -90,9 +91,9 @@ pub async fn graph(
                 // As in step 5: this app can answer claims challenges.
                 ("claims", r#"{"access_token":{"xms_cc":{"values":["cp1"]}}}"#.to_owned()),
             ];
-            // Prove that this app sends the request: add the client secret, or a client
-            // assertion, which the key of the certificate signs (RFC 6749 section 2.3.1,
-            // RFC 7523 section 2.2).
+            // Prove that this app sends the request. Add the client secret or, if the app
+            // has a certificate, a client assertion: a short token that the private key
+            // signs (RFC 6749 section 2.3.1, RFC 7523 section 2.2).
             form.extend(settings.client_credential.parameters(&metadata.token_endpoint)?);
             let answer = async {
                 let post = http.post(metadata.token_endpoint.clone()).form(&form);
@@ -124,8 +125,9 @@ pub async fn graph(
                             | "consent_required"
                             | "login_required"
                     );
-                    // In the first minute after a sign-in, another one could be a
-                    // redirect loop.
+                    // In the first minute after a sign-in, do not start another one. It
+                    // could be a redirect loop. Go on below, with the cached token or an
+                    // error.
                     if needs_sign_in && now - user.signed_in_on >= 60 {
                         claims_challenge = claims.and_then(|json| serde_json::from_str(&json).ok());
                         break 'sign_in "the refresh token was refused";
@@ -285,9 +287,9 @@ pub async fn graph(
 
     // <ms_docref_keep_auth_code_flow>
     // Store what steps 6 to 9 need in an encrypted cookie. `state` is a part of its
-    // name. In the session, where the Flask sample has it (`session["auth_code_flow"]`),
-    // two tabs would overwrite each other's values, and each visitor who does not sign
-    // in would leave a session on the server.
+    // name. In the session, two tabs would overwrite each other's values. Each visitor
+    // who does not sign in would also leave a session on the server. (Microsoft's Flask
+    // sample uses the session.)
     let page_url = req.uri().path_and_query().map_or("/", |url| url.as_str());
     // Browsers refuse cookies over 4 KB. Of a long address, keep only the path.
     let page_url = if page_url.len() > 1000 { req.path() } else { page_url };
