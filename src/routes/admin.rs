@@ -143,9 +143,8 @@ pub async fn admin(
 
     // <ms_docref_keep_auth_code_flow>
     // Store what steps 6 to 9 need in an encrypted cookie. `state` is a part of its
-    // name. In the session, two tabs would overwrite each other's values. Each visitor
-    // who does not sign in would also leave a session on the server. (Microsoft's Flask
-    // sample uses the session.)
+    // name. In the session, as in the Flask sample, two tabs would overwrite each other's
+    // values, and each visitor who does not sign in would leave a session on the server.
     let page_url = req.uri().path_and_query().map_or("/", |url| url.as_str());
     // Browsers refuse cookies over 4 KB. Of a long address, keep only the path.
     let page_url = if page_url.len() > 1000 { req.path() } else { page_url };
@@ -162,8 +161,7 @@ pub async fn admin(
     let flow_cookie = Cookie::build(flow_cookie_name.clone(), serde_json::to_string(&flow)?)
         .path("/")
         .http_only(true)
-        // The redirect to step 6 comes from another site. With Strict, browsers would not
-        // send it.
+        // The redirect to step 6 comes from another site. Strict would not send it.
         .same_site(SameSite::Lax)
         .secure(settings.is_https())
         .max_age(Duration::seconds(900))
