@@ -23,7 +23,6 @@ use reqwest::Client;
 use reqwest::redirect::Policy;
 use tera::Tera;
 use tracing::info;
-use tracing_appender::non_blocking::{ErrorCounter, WorkerGuard};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -53,14 +52,8 @@ mod settings;
 fn main() -> ExitCode {
     let settings = Settings::load().map_err(|errors| anyhow!(errors.join("\n")));
     let ended = settings.and_then(|settings| {
-        let (guard, lost) = start_log()?;
-        let ended = run(settings);
-        // The guard writes the last lines of the log. If nobody reads the log, it would wait
-        // forever.
-        if lost.dropped_lines() > 0 {
-            std::mem::forget(guard);
-        }
-        ended
+        start_log()?;
+        run(settings)
     });
     let Err(err) = ended else {
         return ExitCode::SUCCESS;
@@ -197,13 +190,14 @@ async fn style() -> HttpResponse {
 }
 
 /// Starts the log on stdout. If nobody reads stdout, the app goes on and drops lines.
-fn start_log() -> anyhow::Result<(WorkerGuard, ErrorCounter)> {
+fn start_log() -> anyhow::Result<()> {
     let levels = std::env::var("RUST_LOG").unwrap_or_else(|_| "warn,rust_webapp=info".to_owned());
     let levels: Targets = levels.parse().with_context(|| {
         format!("RUST_LOG = {levels:?}: accepted is a level such as info, or rust_webapp=debug")
     })?;
     let (stdout, guard) = tracing_appender::non_blocking(BufWriter::new(io::stdout()));
-    let lost = stdout.error_counter();
+    // When the guard is dropped, it waits until someone reads the log. The app must end anyway.
+    std::mem::forget(guard);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(stdout)
         .with_file(true)
@@ -211,7 +205,7 @@ fn start_log() -> anyhow::Result<(WorkerGuard, ErrorCounter)> {
         .with_target(false)
         .with_ansi(io::stdout().is_terminal());
     tracing_subscriber::registry().with(lines).with(levels).init();
-    Ok((guard, lost))
+    Ok(())
 }
 
 /// Listens on `host`. For localhost, listens on both of its addresses, because a browser
