@@ -7,7 +7,6 @@ use std::io::{self, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -129,18 +128,15 @@ impl App {
         }
         let process = command.spawn().unwrap();
         let mut app = Self { process, folder, url: String::new(), secrets, has_ended: false };
-        let started = Instant::now();
-        loop {
+        until("the app listens", || {
+            assert!(app.process.try_wait().unwrap().is_none(), "the app has ended");
             let log = written_log(app.folder.path());
-            let line = log[before..].lines().find_map(|line| line.split_once("listening on http"));
-            if let Some((_, address)) = line {
-                app.url = format!("http{}", address.split_whitespace().next().unwrap());
-                return app;
-            }
-            let ended = app.process.try_wait().unwrap();
-            assert!(ended.is_none() && started.elapsed() < PATIENCE, "not started:\n{log}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+            let line = log[before..].lines().find_map(|line| line.split_once("listening on "));
+            app.url = line.map_or_else(String::new, |(_, address)| address.trim_end().to_owned());
+            !app.url.is_empty()
+        })
+        .await;
+        app
     }
 
     /// The address of a path of the app.
@@ -163,14 +159,13 @@ impl App {
     /// The log so far. The app writes it in the background, so this waits for the line of a
     /// request of its own.
     pub fn log(&self) -> String {
-        static REQUESTS: AtomicUsize = AtomicUsize::new(0);
         let address = self.url.trim_start_matches("http://");
         let stream = if self.has_ended { None } else { TcpStream::connect(address).ok() };
         if let Some(mut stream) = stream {
-            let path = format!("{MARK}{}", REQUESTS.fetch_add(1, Ordering::Relaxed));
+            let path = format!("{MARK}{}", rand::random::<u64>());
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            let request = "HTTP/1.1\r\nConnection: close";
-            let _ = write!(stream, "GET {path} {request}\r\nHost: {address}\r\n\r\n");
+            let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n");
+            let _ = write!(stream, "{request}Connection: close\r\n\r\n");
             let _ = io::copy(&mut stream, &mut io::sink());
             let (file, started) = (self.folder.path().join("log"), Instant::now());
             while !fs::read_to_string(&file).unwrap().contains(&format!("{path:?}")) {
@@ -187,14 +182,11 @@ impl App {
         let request = [request.as_ref(), b"Connection: close\r\n\r\n"].concat();
         let address = self.url.trim_start_matches("http://");
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        // The app may answer before it has read the whole request.
-        let _ = stream.write_all(&request).await;
-        let mut response = Vec::new();
-        let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut response)).await;
-        let request = String::from_utf8_lossy(&request);
-        assert!(read.is_ok(), "no response to {request:?}");
-        let response = String::from_utf8_lossy(&response);
-        let (head, body) = response.split_once("\r\n\r\n").expect(&request);
+        stream.write_all(&request).await.unwrap();
+        let mut response = String::new();
+        let read = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut response)).await;
+        read.expect("the app did not answer").unwrap();
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
         let mut lines = head.split("\r\n");
         let status = lines.next().unwrap()[9..12].parse().unwrap();
         let headers = lines.map(|line| line.split_once(": ").unwrap());
@@ -236,33 +228,24 @@ fn written_log(folder: &Path) -> String {
     log.split_inclusive('\n').filter(|line| !line.contains(MARK)).collect()
 }
 
-fn add_session_secrets(value: &Value, name: &str, secrets: &Secrets) {
-    match value {
-        Value::Object(fields) => {
-            fields.iter().for_each(|(key, field)| add_session_secrets(field, key, secrets));
-        }
-        Value::String(text) if ["access_token", "refresh_token", "nonce"].contains(&name) => {
-            secrets.add(text);
-        }
-        _ => {}
-    }
-}
-
 impl Drop for App {
     fn drop(&mut self) {
         self.has_ended |= !matches!(self.process.try_wait(), Ok(None));
-        if thread::panicking() {
-            let _ = self.process.kill();
-            let _ = self.process.wait();
-            eprintln!("--- the log of the app ---\n{}", written_log(self.folder.path()));
-            return;
-        }
-        let log = self.log();
+        let has_failed = thread::panicking();
+        let log = if has_failed { written_log(self.folder.path()) } else { self.log() };
         let _ = self.process.kill();
         let _ = self.process.wait();
+        if has_failed {
+            eprintln!("--- the log of the app ---\n{log}");
+            return;
+        }
         for file in self.session_files() {
-            if let Ok(session) = serde_json::from_slice(&fs::read(file).unwrap_or_default()) {
-                add_session_secrets(&session, "", &self.secrets);
+            let json = fs::read(file).unwrap_or_default();
+            let session: Value = serde_json::from_slice(&json).unwrap_or_default();
+            let (cache, claims) = (&session["values"]["token_cache"], &session["values"]["user"]);
+            let nonce = &claims["id_token_claims"]["nonce"];
+            for secret in [&cache["access_token"], &cache["refresh_token"], nonce] {
+                self.secrets.add(secret.as_str().unwrap_or_default());
             }
         }
         for secret in self.secrets.0.lock().unwrap().iter() {
@@ -366,10 +349,8 @@ impl Page {
     /// Adds the cookies, and the codes in the address of a redirect.
     fn add_secrets_to(&self, secrets: &Secrets) {
         for cookie in self.cookies() {
-            let (name, value) = cookie.split_once('=').unwrap();
+            let (_, value) = cookie.split_once('=').unwrap();
             secrets.add(value);
-            // The name of a flow cookie ends with the state.
-            secrets.add(name.split_once("-flow-").map_or("", |(_, state)| state));
             // The session ID follows its signature.
             secrets.add(value.rsplit_once("%3D").map_or("", |(_, id)| id));
         }
