@@ -5,11 +5,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::{KeyPair, KeySize};
-use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
 use base64::prelude::*;
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, EncodingKey};
+use rcgen::{KeyPair, PKCS_RSA_SHA256};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -27,8 +26,12 @@ pub const CLIENT_SECRET: &str = "obviously~invented-client-secret_0";
 pub const SCOPE: &str = "https://graph.microsoft.com/User.Read";
 
 /// RSA keys for all tests. A platform signs with the first one and publishes only that.
-static RSA_KEYS: LazyLock<[KeyPair; 3]> =
-    LazyLock::new(|| std::array::from_fn(|_| KeyPair::generate(KeySize::Rsa2048).unwrap()));
+static RSA_KEYS: LazyLock<[EncodingKey; 3]> = LazyLock::new(|| {
+    [(); 3].map(|()| {
+        let key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap().serialize_pem();
+        EncodingKey::from_rsa_pem(key.as_bytes()).unwrap()
+    })
+});
 
 /// An address of the platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +43,7 @@ pub enum Endpoint {
 }
 
 /// An answer before it is sent.
+#[derive(Default)]
 pub struct Answer {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
@@ -48,16 +52,13 @@ pub struct Answer {
     pub text: Option<Vec<u8>>,
     /// How long to wait before it is sent.
     pub delay: Duration,
-    /// The form that came with the request; empty if none did.
-    pub form: HashMap<String, String>,
 }
 
 impl Answer {
     /// Makes the answer an error, as Microsoft Entra ID writes it.
     pub fn refuse(&mut self, status: u16, error: &str, description: &str) {
         self.status = status;
-        self.json = json!({ "error": error, "error_description": description, "error_codes": [50000],
-            "trace_id": "0a1b2c3d-trace", "correlation_id": "4e5f6a7b-correlation" });
+        self.json = json!({ "error": error, "error_description": description });
     }
 
     /// Replaces the JSON by text.
@@ -71,17 +72,8 @@ impl Answer {
 pub struct IdToken {
     pub header: Value,
     pub claims: Value,
-    pub signed_with: Signature,
-}
-
-/// How an ID token is signed.
-pub enum Signature {
-    /// RS256, with the key of this number.
-    Rsa(usize),
-    /// HS256, with this secret.
-    Hmac(Vec<u8>),
-    /// Without a signature: the third part is empty.
-    Nothing,
+    /// The number of the RSA key. Without one, the signature is empty.
+    pub signed_with: Option<usize>,
 }
 
 type Edit<T> = Box<dyn FnMut(&mut T) + Send>;
@@ -92,14 +84,15 @@ pub struct Platform {
     state: Arc<State>,
 }
 
+#[derive(Default)]
 struct State {
     origin: String,
     answer_edits: Mutex<HashMap<Endpoint, Edit<Answer>>>,
-    id_token_edit: Mutex<Edit<IdToken>>,
+    id_token_edit: Mutex<Option<Edit<IdToken>>>,
     /// `code_challenge` and `nonce` of each code that was not redeemed yet.
     codes: Mutex<HashMap<String, (String, String)>>,
-    refresh_tokens: Mutex<HashSet<String>>,
-    access_tokens: Mutex<HashSet<String>>,
+    /// The access tokens and refresh tokens that were issued.
+    tokens: Mutex<HashSet<String>>,
     secrets: Mutex<Vec<Secrets>>,
 }
 
@@ -107,20 +100,10 @@ impl Platform {
     /// Starts a platform that behaves well.
     pub async fn start() -> Self {
         let server = MockServer::start().await;
-        let state = Arc::new(State {
-            origin: server.uri(),
-            answer_edits: Mutex::default(),
-            id_token_edit: Mutex::new(Box::new(|_| {})),
-            codes: Mutex::default(),
-            refresh_tokens: Mutex::default(),
-            access_tokens: Mutex::default(),
-            secrets: Mutex::default(),
-        });
+        let state = Arc::new(State { origin: server.uri(), ..State::default() });
         let responder = state.clone();
-        Mock::given(any())
-            .respond_with(move |request: &Request| responder.respond(request))
-            .mount(&server)
-            .await;
+        let respond = move |request: &Request| responder.respond(request);
+        Mock::given(any()).respond_with(respond).mount(&server).await;
         Self { server, state }
     }
 
@@ -183,27 +166,18 @@ impl Platform {
     /// Edits each ID token before it is signed. To change a signed ID token, edit the answer of
     /// `Token`.
     pub fn id_token(&self, edit: impl FnMut(&mut IdToken) + Send + 'static) {
-        *self.state.id_token_edit.lock().unwrap() = Box::new(edit);
+        *self.state.id_token_edit.lock().unwrap() = Some(Box::new(edit));
     }
 
     /// Signs a user in and returns the address to which the platform redirects the browser.
     pub fn callback(&self, authorize: &Page) -> String {
-        let sent = |name| {
-            authorize.location_parameter(name).unwrap_or_else(|| panic!("authorize without {name}"))
-        };
+        let sent = |name| authorize.location_parameter(name).expect(name);
         let code = self.state.secret();
         let granted = (sent("code_challenge"), sent("nonce"));
         self.state.codes.lock().unwrap().insert(code.clone(), granted);
         let mut callback = Url::parse(&sent("redirect_uri")).unwrap();
         callback.query_pairs_mut().append_pair("code", &code).append_pair("state", &sent("state"));
         callback.into()
-    }
-
-    /// Issues this code for a flow that a test made.
-    pub fn grant(&self, code: &str, flow: &Value) {
-        let text = |name: &str| flow[name].as_str().unwrap().to_owned();
-        let hash = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(text("code_verifier")));
-        self.state.codes.lock().unwrap().insert(code.to_owned(), (hash, text("nonce")));
     }
 
     /// Opens a protected page, signs in, and returns the response of /auth/redirect.
@@ -238,10 +212,8 @@ fn endpoint_of(request: &Request) -> Option<Endpoint> {
         ("/oauth2/v2.0/token", Endpoint::Token),
         ("/v1.0/me", Endpoint::Graph),
     ];
-    endpoints
-        .into_iter()
-        .find(|(path, _)| request.url.path().ends_with(path))
-        .map(|(_, endpoint)| endpoint)
+    let found = endpoints.into_iter().find(|(path, _)| request.url.path().ends_with(path));
+    found.map(|(_, endpoint)| endpoint)
 }
 
 fn form_of(request: &Request) -> HashMap<String, String> {
@@ -250,14 +222,8 @@ fn form_of(request: &Request) -> HashMap<String, String> {
 
 /// The public part of the RSA key of this number, as a JWK with this `kid`.
 pub fn public_key(number: usize, kid: &str) -> Value {
-    let key = RSA_KEYS[number].public_key();
-    json!({
-        "kty": "RSA",
-        "use": "sig",
-        "kid": kid,
-        "n": BASE64_URL_SAFE_NO_PAD.encode(key.modulus().big_endian_without_leading_zero()),
-        "e": BASE64_URL_SAFE_NO_PAD.encode(key.exponent().big_endian_without_leading_zero()),
-    })
+    let key = json!(Jwk::from_encoding_key(&RSA_KEYS[number], Algorithm::RS256).unwrap());
+    json!({ "kty": "RSA", "use": "sig", "kid": kid, "n": key["n"], "e": key["e"] })
 }
 
 /// The `kid` that the platform gives the key of this number.
@@ -274,28 +240,24 @@ impl State {
         let mut answer = Answer {
             status: 200,
             headers: vec![("content-type", "application/json; charset=utf-8".to_owned())],
-            json: Value::Null,
-            text: None,
-            delay: Duration::ZERO,
-            form: form_of(request),
+            ..Answer::default()
         };
         let Some(endpoint) = endpoint_of(request) else { return ResponseTemplate::new(404) };
         match endpoint {
             Endpoint::Metadata => answer.json = self.metadata(),
             Endpoint::Keys => answer.json = json!({ "keys": [public_key(0, &kid(0))] }),
-            Endpoint::Token => self.token(&mut answer),
+            Endpoint::Token => self.token(&form_of(request), &mut answer),
             Endpoint::Graph => self.graph(request, &mut answer),
         }
         if let Some(edit) = self.answer_edits.lock().unwrap().get_mut(&endpoint) {
             edit(&mut answer);
         }
         let body = answer.text.unwrap_or_else(|| answer.json.to_string().into_bytes());
-        let template =
-            ResponseTemplate::new(answer.status).set_delay(answer.delay).set_body_bytes(body);
-        answer
-            .headers
-            .into_iter()
-            .fold(template, |template, (name, value)| template.insert_header(name, value))
+        let mut response = ResponseTemplate::new(answer.status).set_delay(answer.delay);
+        for (name, value) in answer.headers {
+            response = response.insert_header(name, value);
+        }
+        response.set_body_bytes(body)
     }
 
     fn metadata(&self) -> Value {
@@ -309,8 +271,7 @@ impl State {
         })
     }
 
-    fn token(&self, answer: &mut Answer) {
-        let form = &answer.form;
+    fn token(&self, form: &HashMap<String, String>, answer: &mut Answer) {
         let sent = |name: &str| form.get(name).map_or("", String::as_str);
         // A test checks the client assertion.
         let has_credential =
@@ -322,35 +283,21 @@ impl State {
                 "AADSTS7000215: Invalid client secret provided.",
             );
         }
-        let nonce = if sent("grant_type") == "authorization_code" {
-            let challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(sent("code_verifier")));
-            match self.codes.lock().unwrap().remove(sent("code")) {
-                Some((code_challenge, nonce)) if challenge == code_challenge => Some(nonce),
-                _ => {
-                    return answer.refuse(
-                        400,
-                        "invalid_grant",
-                        "AADSTS54005: The code was redeemed before.",
-                    );
-                }
-            }
-        } else if self.refresh_tokens.lock().unwrap().contains(sent("refresh_token")) {
-            None
-        } else {
-            return answer.refuse(
-                400,
-                "invalid_grant",
-                "AADSTS700082: The refresh token is unknown or has expired.",
-            );
+        // A code works once, and only with its code verifier.
+        let code_challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(sent("code_verifier")));
+        let code = self.codes.lock().unwrap().remove(sent("code"));
+        let can_refresh = self.tokens.lock().unwrap().contains(sent("refresh_token"));
+        let nonce = match (sent("grant_type"), code) {
+            ("authorization_code", Some(code)) if code.0 == code_challenge => Some(code.1),
+            ("refresh_token", None) if can_refresh => None,
+            _ => return answer.refuse(400, "invalid_grant", "AADSTS70000: The grant is invalid."),
         };
         let (access_token, refresh_token) = (self.secret(), self.secret());
-        self.access_tokens.lock().unwrap().insert(access_token.clone());
-        self.refresh_tokens.lock().unwrap().insert(refresh_token.clone());
+        self.tokens.lock().unwrap().extend([access_token.clone(), refresh_token.clone()]);
         answer.json = json!({
             "token_type": "Bearer",
             "scope": format!("{SCOPE} openid profile email"),
             "expires_in": 3600,
-            "ext_expires_in": 3600,
             "access_token": access_token,
             "refresh_token": refresh_token,
             "id_token": self.make_id_token(nonce),
@@ -359,60 +306,39 @@ impl State {
 
     fn make_id_token(&self, nonce: Option<String>) -> String {
         let iat = now() - 300;
-        let mut claims = json!({
-            "aud": CLIENT_ID,
+        let claims = json!({
+            "aud": CLIENT_ID, "tid": TENANT_ID, "ver": "2.0",
             "iss": format!("{}/{TENANT_ID}/v2.0", self.origin),
-            "iat": iat,
-            "nbf": iat,
-            "exp": iat + 3900,
-            "name": "Cleo Example",
-            "oid": "9b1f4c68-oid-of-the-user",
-            "preferred_username": "cleo@platform.example",
-            "roles": ["admin"],
-            "sub": "sub-of-cleo",
-            "tid": TENANT_ID,
-            "ver": "2.0",
+            "iat": iat, "nbf": iat, "exp": iat + 3900,
+            "oid": "9b1f4c68-oid-of-the-user", "sub": "sub-of-cleo",
+            "name": "Cleo Example", "preferred_username": "cleo@platform.example",
+            "nonce": nonce, "roles": ["admin"],
         });
-        if let Some(nonce) = nonce {
-            claims["nonce"] = nonce.into();
-        }
         let header = json!({ "typ": "JWT", "alg": "RS256", "kid": kid(0) });
-        let mut id_token = IdToken { header, claims, signed_with: Signature::Rsa(0) };
-        self.id_token_edit.lock().unwrap()(&mut id_token);
+        let mut id_token = IdToken { header, claims, signed_with: Some(0) };
+        if let Some(edit) = &mut *self.id_token_edit.lock().unwrap() {
+            edit(&mut id_token);
+        }
         let [header, claims] = [id_token.header, id_token.claims]
             .map(|part| BASE64_URL_SAFE_NO_PAD.encode(part.to_string()));
         let input = format!("{header}.{claims}");
-        let signature = match id_token.signed_with {
-            Signature::Rsa(number) => {
-                let key = &RSA_KEYS[number];
-                let mut signature = vec![0; key.public_modulus_len()];
-                key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), input.as_bytes(), &mut signature)
-                    .unwrap();
-                signature
-            }
-            Signature::Hmac(secret) => {
-                hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), input.as_bytes())
-                    .as_ref()
-                    .to_vec()
-            }
-            Signature::Nothing => Vec::new(),
-        };
-        let id_token = format!("{input}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature));
+        let signature = id_token.signed_with.map(|number| {
+            let (key, algorithm) = (&RSA_KEYS[number], Algorithm::RS256);
+            jsonwebtoken::crypto::sign(input.as_bytes(), key, algorithm).unwrap()
+        });
+        let id_token = format!("{input}.{}", signature.unwrap_or_default());
         self.keep_out_of_the_log(&id_token);
         id_token
     }
 
     fn graph(&self, request: &Request, answer: &mut Answer) {
-        let token = request
-            .headers
-            .get("authorization")
-            .and_then(|header| header.to_str().ok()?.strip_prefix("Bearer "));
-        if token.is_some_and(|token| self.access_tokens.lock().unwrap().contains(token)) {
-            answer.json = json!({ "displayName": "Cleo Example", "userPrincipalName": "cleo@platform.example" });
+        let header = request.headers.get("authorization").map(|header| header.to_str().unwrap());
+        let token = header.and_then(|header| header.strip_prefix("Bearer "));
+        if token.is_some_and(|token| self.tokens.lock().unwrap().contains(token)) {
+            answer.json = json!({ "userPrincipalName": "cleo@platform.example" });
         } else {
             answer.status = 401;
-            answer.json = json!({ "error": {
-                "code": "InvalidAuthenticationToken", "message": "The access token is missing, unknown or expired." } });
+            answer.json = json!({ "error": { "code": "InvalidAuthenticationToken" } });
         }
     }
 
@@ -451,31 +377,3 @@ pub async fn broken_server(answer: &'static [u8], waits: bool) -> String {
 
 /// The setting SECRET_KEY of tests that make cookies of their own.
 pub const SECRET_KEY: &str = "an-obviously-invented-secret-key-0123";
-
-/// A sign-in that step 5 did not start: the header `Cookie` for the state "s", encrypted with
-/// SECRET_KEY.
-pub fn flow_cookie(flow: &Value) -> String {
-    use actix_web::cookie::{Cookie, CookieJar, Key};
-    let mut jar = CookieJar::new();
-    let key = Key::derive_from(SECRET_KEY.as_bytes());
-    jar.private_mut(&key).add(Cookie::new("rust-webapp-flow-s", flow.to_string()));
-    jar.delta().next().unwrap().stripped().to_string()
-}
-
-/// The values in a flow cookie that the app encrypted with SECRET_KEY.
-pub fn open_flow_cookie(cookie: &str) -> Value {
-    use actix_web::cookie::{Cookie, CookieJar, Key};
-    let key = Key::derive_from(SECRET_KEY.as_bytes());
-    let cookie = Cookie::parse(cookie.to_owned()).unwrap();
-    let cookie = CookieJar::new().private(&key).decrypt(cookie).unwrap();
-    serde_json::from_str(cookie.value()).unwrap()
-}
-
-/// The values of a sign-in that is valid for another minute.
-pub fn flow() -> Value {
-    json!({
-        "nonce": "nonce-of-the-flow", "code_verifier": "verifier-of-the-flow",
-        "requested_claims": {}, "answers_challenge": false, "post_sign_in_url": "/graph",
-        "expires_on": now() + 60,
-    })
-}
