@@ -29,8 +29,6 @@ impl RedisSessions {
     }
 
     async fn connect(address: &str) -> anyhow::Result<Self> {
-        // Tell rediss:// which cryptography library to use, if no other part of the app has.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         // If Redis does not answer, a page waits for a second, not for minutes.
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(Duration::from_secs(1)))

@@ -22,6 +22,9 @@ pub const ADA: &str = "ada@demo-tenant.example";
 /// A user of the demo tenant, who has no app role.
 pub const BEN: &str = "ben@demo-tenant.example";
 
+/// What a page says when the session store fails.
+pub const NOT_AVAILABLE: &str = "The session store is not available. Try again in a minute.";
+
 /// How long to wait for something that has to happen.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -14,6 +14,9 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use url::{Url, form_urlencoded};
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};
@@ -186,6 +189,44 @@ impl Platform {
         browser.get(self.callback(&authorize)).await
     }
 
+    /// Makes each visit to /graph refresh the access token, which changes the session.
+    pub fn refresh_at_each_visit(&self) {
+        self.on(Endpoint::Token, |answer| answer.json["expires_in"] = 1.into());
+    }
+
+    /// Opens /graph four times at the same moment, and signs out while these visits change the
+    /// session. After that, the session must have ended.
+    pub async fn sign_out_during_updates(&self, apps: [&App; 2], pause: Duration) {
+        let browser = apps[0].browser();
+        self.refresh_at_each_visit();
+        let signed_in = self.sign_in(apps[0], &browser, "/graph").await;
+        let cookie = signed_in.cookies().pop().unwrap();
+        let arrived = Arc::new(Notify::new());
+        let arrival = arrived.clone();
+        self.on(Endpoint::Token, move |answer| {
+            arrival.notify_one();
+            answer.json["expires_in"] = 1.into();
+            answer.delay = Duration::from_micros(rand::random_range(0..20_000));
+        });
+        let mut visits = JoinSet::new();
+        for app in [apps, apps].concat() {
+            let (browser, graph) = (browser.clone(), app.at("/graph"));
+            visits.spawn(async move { browser.get(graph).await.status });
+        }
+        timeout(PATIENCE, arrived.notified()).await.unwrap();
+        // After some of the pauses, updates are being written.
+        tokio::time::sleep(pause).await;
+        assert_eq!(browser.get(apps[1].at("/logout")).await.status, 302);
+        for status in visits.join_all().await {
+            assert!([200, 302].contains(&status), "{status}");
+        }
+        for app in apps {
+            let thief = app.browser();
+            let page = thief.send(thief.client.get(app.at("/")).header("cookie", &cookie)).await;
+            assert_eq!(page.user(), None);
+        }
+    }
+
     /// Asserts that this browser is not signed in, and that Microsoft Graph was not called.
     pub async fn assert_nobody_is_signed_in(&self, app: &App, browser: &Browser) {
         assert_eq!(browser.get(app.at("/graph")).await.status, 302);
@@ -356,9 +397,8 @@ impl State {
     }
 }
 
-/// A server that answers each request with these bytes. It then closes the connection, unless it
-/// keeps the client waiting.
-pub async fn broken_server(answer: &'static [u8], waits: bool) -> String {
+/// A server that answers each request with these bytes and then keeps the client waiting.
+pub async fn hanging_server(answer: &'static [u8]) -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -367,9 +407,7 @@ pub async fn broken_server(answer: &'static [u8], waits: bool) -> String {
             // The request has arrived, so that the client does not see a reset connection.
             let _ = connection.read(&mut [0; 10_000]).await;
             let _ = connection.write_all(answer).await;
-            if waits {
-                waiting.push(connection);
-            }
+            waiting.push(connection);
         }
     });
     address

@@ -84,7 +84,7 @@ const WRONG_VALUES: [(&str, &[&str], &str); 21] = [
     ("SECRET_KEY", &["hidden-secret-of-31-bytes-12345"], "empty, or at least 32 bytes"),
     ("SESSION_TYPE", &["", "memcached", "Redis"], "filesystem or redis"),
     ("SESSION_FILE_DIR", &[""], "a folder"),
-    ("SESSION_REDIS", &["", "redis://"], "redis://host:port"),
+    ("SESSION_REDIS", &["", "redis://", "redis://127.0.0.1:port"], "redis://host:port"),
     ("SESSION_REDIS", &["http://user:hidden-secret@127.0.0.1"], "rediss://host:port for TLS"),
     (
         "PERMANENT_SESSION_LIFETIME",
