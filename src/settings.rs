@@ -71,8 +71,8 @@ impl Settings {
         // `.env` adds to the environment, so RUST_LOG and SSL_CERT_FILE can be in it too.
         match dotenvy::from_path(".env") {
             Err(err) if !err.not_found() => errors.push(
-                ".env: a line is wrong; accepted is KEY=value, or KEY='value' if the value has a \
-                 space, # or $"
+                ".env: the app cannot read it; accepted are lines KEY=value, or KEY='value' if the \
+                 value has a space, # or $"
                     .to_owned(),
             ),
             _ => {}

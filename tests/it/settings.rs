@@ -180,8 +180,16 @@ async fn a_file_that_the_app_cannot_use_gives_one_line_without_a_secret() {
         (FILE, "CLIENT_CREDENTIAL = hidden-secret", "default_settings.toml: "),
         (FILE, "SECRET_KEY = \"\\hidden-secret\"", "default_settings.toml: "),
         (FILE, "PORT = 5000\nPORT = 5001", "default_settings.toml: "),
-        (".env", "CLIENT_CREDENTIAL=a hidden-secret", ".env: a line is wrong; accepted is KEY="),
-        (".env", "SECRET_KEY='hidden-secret", ".env: a line is wrong; accepted is KEY="),
+        (
+            ".env",
+            "CLIENT_CREDENTIAL=a hidden-secret",
+            ".env: the app cannot read it; accepted are lines KEY=",
+        ),
+        (
+            ".env",
+            "SECRET_KEY='hidden-secret",
+            ".env: the app cannot read it; accepted are lines KEY=",
+        ),
     ] {
         let line = refused_with_one_line(&[(file, text)], &[]).await;
         assert!(line.starts_with(start), "{text}: {line}");
