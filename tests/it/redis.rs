@@ -1,7 +1,7 @@
 //! Sessions in Redis: several processes share them, and Redis may fail. Each test starts a Redis
 //! of its own: `cargo test --features redis -- --ignored redis`.
 
-#![cfg(feature = "redis")]
+#![cfg(all(unix, feature = "redis"))]
 
 use std::fs;
 use std::net::TcpListener;

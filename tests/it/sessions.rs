@@ -3,9 +3,8 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +12,6 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 use crate::harness::*;
 use crate::platform::*;
@@ -332,9 +330,9 @@ async fn an_app_whose_log_nobody_reads_goes_on_and_ends_with_ctrl_c() {
     let port = rand::random_range(10_000..30_000).to_string();
     let app = command(folder.path(), &[("RUST_LOG", "trace"), ("PORT", &port)]);
     let mut app = tokio::process::Command::from(app);
-    let mut process = app.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut process = app.stdout(std::process::Stdio::piped()).kill_on_drop(true).spawn().unwrap();
     let address = format!("localhost:{port}");
-    until("the app listens", || TcpStream::connect(&address).is_ok()).await;
+    until("the app listens", || std::net::TcpStream::connect(&address).is_ok()).await;
     // These are more lines than the 128,000 that the log keeps in memory.
     let browser = Browser::new(Secrets::default());
     for _ in 0..12_000 {
@@ -342,6 +340,6 @@ async fn an_app_whose_log_nobody_reads_goes_on_and_ends_with_ctrl_c() {
     }
     // Ctrl+C sends this signal.
     signal(process.id().unwrap(), "-INT");
-    let ended = timeout(Duration::from_secs(10), process.wait()).await;
+    let ended = tokio::time::timeout(Duration::from_secs(10), process.wait()).await;
     assert!(ended.expect("the app did not end").unwrap().success());
 }
