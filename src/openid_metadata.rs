@@ -20,12 +20,10 @@ pub async fn load(http: &Client, settings: &Settings) -> anyhow::Result<OpenIdMe
     url.set_path(&path);
     // For an app with signing keys of its own, the response names these keys.
     url.query_pairs_mut().append_pair("appid", &settings.client_id);
-    let response = async {
-        let response = http.get(url.clone()).send().await?;
-        Ok::<_, reqwest::Error>((response.status(), response.text().await?))
-    };
-    let unavailable = format!("{url} is not available, check the spelling and the network");
-    let (status, body) = response.await.context(unavailable)?;
+    let unavailable = || format!("{url} is not available, check the spelling and the network");
+    let response = http.get(url.clone()).send().await.with_context(unavailable)?;
+    let status = response.status();
+    let body = response.text().await.with_context(unavailable)?;
     let metadata: OpenIdMetadata = serde_json::from_str(&body).map_err(|err| {
         // An error of Microsoft Entra ID says what is wrong, for example "tenant not
         // found".
@@ -50,10 +48,7 @@ pub async fn load(http: &Client, settings: &Settings) -> anyhow::Result<OpenIdMe
     let OpenIdMetadata { authorization_endpoint, token_endpoint, jwks_uri, .. } = &metadata;
     let endpoints = [authorization_endpoint, token_endpoint, jwks_uri];
     for endpoint in endpoints.into_iter().chain(&metadata.end_session_endpoint) {
-        ensure!(
-            is_https_or_loopback(endpoint),
-            "an address in the metadata is not https: {endpoint}"
-        );
+        ensure!(is_https_or_loopback(endpoint), "an endpoint is not https: {endpoint}");
     }
     Ok(metadata)
 }
