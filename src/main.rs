@@ -18,7 +18,7 @@ use actix_web::http::header::CACHE_CONTROL;
 use actix_web::middleware::{DefaultHeaders, from_fn};
 use actix_web::web::{self, Data};
 use actix_web::{App, HttpResponse, HttpServer};
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use reqwest::Client;
 use reqwest::redirect::Policy;
 use tera::Tera;
@@ -50,12 +50,7 @@ mod settings;
 
 /// Exits with code 2 if the app cannot start. Each line on stderr is one reason.
 fn main() -> ExitCode {
-    let settings = Settings::load().map_err(|errors| anyhow!(errors.join("\n")));
-    let ended = settings.and_then(|settings| {
-        start_log()?;
-        run(settings)
-    });
-    let Err(err) = ended else {
+    let Err(err) = Settings::load().and_then(run) else {
         return ExitCode::SUCCESS;
     };
     for line in format!("{err:#}").lines() {
@@ -67,6 +62,7 @@ fn main() -> ExitCode {
 // <ms_docref_create_and_initialize_app>
 #[actix_web::main]
 async fn run(mut settings: Settings) -> anyhow::Result<()> {
+    start_log()?;
     let listeners = bind_listeners(&settings.listen_host, settings.port)?;
     let port = listeners[0].local_addr()?.port();
     let home_page = format!("http://{}:{port}", settings.listen_host);
@@ -153,12 +149,8 @@ async fn serve(
         let pages = web::scope("")
             .wrap(session)
             .wrap(from_fn(middleware::remove_repeated_cookies))
-            .service(
-                // Load balancers check the home page with HEAD.
-                web::resource("/")
-                    .get(routes::index::index)
-                    .route(web::head().to(routes::index::index)),
-            )
+            // Load balancers check the home page with HEAD.
+            .service(web::resource("/").get(routes::index::index).head(routes::index::index))
             .service(web::resource("/graph").get(routes::graph::graph))
             .service(web::resource("/admin").get(routes::admin::admin))
             .service(web::resource("/auth/redirect").get(routes::auth_redirect::auth_redirect))

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::{env, fs, io};
 
 use actix_web::cookie::Key;
+use anyhow::ensure;
 use serde::Deserialize;
 use serde_json::json;
 use toml::{Table, Value};
@@ -66,7 +67,7 @@ impl Settings {
     /// # Errors
     /// One line for each wrong setting: the key, the value unless it is a secret, and what is
     /// accepted.
-    pub fn load() -> Result<Self, Vec<String>> {
+    pub fn load() -> anyhow::Result<Self> {
         let mut errors = Vec::new();
         // `.env` adds to the environment, so RUST_LOG and SSL_CERT_FILE can be in it too.
         match dotenvy::from_path(".env") {
@@ -77,7 +78,7 @@ impl Settings {
             ),
             _ => {}
         }
-        let defaults: Table = DEFAULTS.parse().map_err(|err| vec![format!("{FILE}: {err}")])?;
+        let defaults: Table = DEFAULTS.parse()?;
         let mut values = defaults.clone();
         match fs::read_to_string(FILE).map(|text| text.parse::<Table>()) {
             Ok(Ok(file)) => values.extend(file),
@@ -89,12 +90,8 @@ impl Settings {
         for (key, default) in &defaults {
             let Some(text) = env::var_os(key) else { continue };
             let text = text.to_string_lossy().into_owned();
-            let value = match default {
-                Value::Integer(_) => text.parse().map(Value::Integer).ok(),
-                Value::Boolean(_) => text.parse().map(Value::Boolean).ok(),
-                _ => None,
-            };
-            // A text where a number belongs is refused below.
+            // For a number, `true` and `false`. A text in their place is refused below.
+            let value = if default.is_str() { None } else { text.parse().ok() };
             values.insert(key.clone(), value.unwrap_or(Value::String(text)));
         }
 
@@ -117,8 +114,7 @@ impl Settings {
                 errors.push(format!("{key} = {}: accepted is {accepted}", json!(value)));
             }
         }
-        let mut settings: Self =
-            settings.try_into().map_err(|err| vec![format!("{FILE}: {err}")])?;
+        let mut settings: Self = settings.try_into()?;
         settings.client_id.make_ascii_lowercase();
         settings.authority.truncate(settings.authority.trim_end_matches('/').len());
         if !settings.secret_key.is_empty() {
@@ -126,13 +122,14 @@ impl Settings {
         }
         match ClientCredential::load(&settings.client_id, &settings.credential) {
             Ok(credential) => settings.client_credential = credential,
-            Err(err) => errors.push(format!("CLIENT_CREDENTIAL: {err}")),
+            Err(err) => errors.push(format!("CLIENT_CREDENTIAL: {err:#}")),
         }
         // A wrong value above may be the reason for an error here.
         if errors.is_empty() {
             settings.check_together(&mut errors);
         }
-        if errors.is_empty() { Ok(settings) } else { Err(errors) }
+        ensure!(errors.is_empty(), errors.join("\n"));
+        Ok(settings)
     }
 
     /// Whether the app uses its demo tenant: the values of an app registration are
