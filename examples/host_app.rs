@@ -74,13 +74,13 @@ async fn main() -> anyhow::Result<()> {
     let variable = |name| env::var(name).with_context(|| format!("{name} is missing"));
     let client_id = variable("CLIENT_ID")?;
     let client_credential = variable("CLIENT_CREDENTIAL")?;
-    let client_credential = ClientCredential::load(&client_id, &client_credential);
+    let client_credential = ClientCredential::load(&client_id, &client_credential)?;
     let redirect_uri = Url::parse(&variable("REDIRECT_URI")?)?;
     let endpoint = env::var("ENDPOINT");
     let endpoint = endpoint.as_deref().unwrap_or("https://graph.microsoft.com/v1.0/me");
     let settings = Data::new(Settings {
         client_id,
-        client_credential: client_credential.map_err(anyhow::Error::msg)?,
+        client_credential,
         scope: "https://graph.microsoft.com/User.Read".to_owned(),
         endpoint: Url::parse(endpoint)?,
         redirect_uri: redirect_uri.to_string(),

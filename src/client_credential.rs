@@ -5,8 +5,10 @@ use std::fs;
 
 use actix_web::cookie::time::OffsetDateTime;
 use actix_web::error::{Error, ErrorInternalServerError};
+use anyhow::{Context as _, bail};
 use base64::prelude::*;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::Algorithm::PS256;
+use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use url::Url;
@@ -25,9 +27,10 @@ impl ClientCredential {
     /// Takes the value of a client secret, or `file:` and the path of a PEM file.
     ///
     /// # Errors
-    /// A sentence that says what is wrong with the file.
-    pub fn load(client_id: &str, setting: &str) -> Result<Self, String> {
-        let certificate = setting.strip_prefix("file:").map(load_certificate).transpose()?;
+    /// What is wrong with the file.
+    pub fn load(client_id: &str, setting: &str) -> anyhow::Result<Self> {
+        let certificate = setting.strip_prefix("file:").map(load_certificate).transpose();
+        let certificate = certificate.with_context(|| format!("{setting:?}"))?;
         Ok(Self { client_id: client_id.to_owned(), secret: setting.to_owned(), certificate })
     }
 
@@ -41,7 +44,7 @@ impl ClientCredential {
         };
         // A signed statement in place of a secret (private_key_jwt, OIDC Core section 9).
         let now = OffsetDateTime::now_utc().unix_timestamp();
-        let mut header = Header::new(Algorithm::PS256);
+        let mut header = Header::new(PS256);
         header.x5t_s256 = Some(thumbprint.clone());
         let claims = json!({
             "aud": token_endpoint,
@@ -60,24 +63,20 @@ impl ClientCredential {
     }
 }
 
-fn load_certificate(path: &str) -> Result<(EncodingKey, String), String> {
-    let file = fs::read(path).map_err(|err| format!("{path:?}: {err}"))?;
-    let parts = pem::parse_many(file).map_err(|err| format!("{path:?}: {err}"))?;
+fn load_certificate(path: &str) -> anyhow::Result<(EncodingKey, String)> {
+    let parts = pem::parse_many(fs::read(path)?)?;
     let key = parts.iter().find(|part| part.tag().ends_with("PRIVATE KEY"));
     let certificate = parts.iter().find(|part| part.tag() == "CERTIFICATE");
     let (Some(key), Some(certificate)) = (key, certificate) else {
-        return Err(format!("{path:?} must contain a private key and a certificate"));
+        bail!("the file must contain a private key and a certificate");
     };
-    let not_a_pair = |_| format!("{path:?}: the private key (RSA) does not fit the certificate");
     let thumbprint = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(certificate.contents()));
-    let public_key = DecodingKey::from_rsa_pem(certificate.to_string().as_bytes());
-    let key = EncodingKey::from_rsa_pem(key.to_string().as_bytes()).map_err(not_a_pair)?;
+    let (key, certificate) = (key.to_string(), certificate.to_string());
     // Sign once and verify, so that a wrong file shows now and not at the first sign-in.
-    let token = jsonwebtoken::encode(&Header::new(Algorithm::PS256), &json!({}), &key);
-    let mut signature_only = Validation::new(Algorithm::PS256);
-    signature_only.required_spec_claims.clear();
-    signature_only.validate_exp = false;
-    let (token, public_key) = (token.map_err(not_a_pair)?, public_key.map_err(not_a_pair)?);
-    jsonwebtoken::decode::<Value>(token, &public_key, &signature_only).map_err(not_a_pair)?;
+    let key = EncodingKey::from_rsa_pem(key.as_bytes()).context("the private key is not RSA")?;
+    let public_key = DecodingKey::from_rsa_pem(certificate.as_bytes())?;
+    let token = jsonwebtoken::encode(&Header::new(PS256), &json!({ "exp": u32::MAX }), &key)?;
+    jsonwebtoken::decode::<Value>(token, &public_key, &Validation::new(PS256))
+        .context("the private key does not fit the certificate")?;
     Ok((key, thumbprint))
 }

@@ -339,8 +339,9 @@ async fn a_certificate_file_that_the_app_cannot_use_gives_one_line() {
     let [(key, certificate), (other_key, _)] = &*RSA;
     let ec = certify(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap());
     let (key, certificate) = (key.serialize_pem(), certificate.pem());
-    let incomplete = "\"app.pem\" must contain a private key and a certificate";
-    let not_a_pair = "\"app.pem\": the private key (RSA) does not fit the certificate";
+    let incomplete = "the file must contain a private key and a certificate";
+    let not_a_pair = "the private key does not fit the certificate";
+    let not_rsa = "the private key is not RSA";
     let encrypted = key.replace("PRIVATE", "ENCRYPTED PRIVATE");
     for (case, text, start) in [
         ("empty", String::new(), incomplete),
@@ -349,17 +350,20 @@ async fn a_certificate_file_that_the_app_cannot_use_gives_one_line() {
         ("not PEM", "hidden-secret".to_owned(), incomplete),
         ("cut", format!("{key}{}", &certificate[..200]), incomplete),
         ("another key", other_key.serialize_pem() + certificate.as_str(), not_a_pair),
-        ("an EC key", ec.0.serialize_pem() + ec.1.pem().as_str(), not_a_pair),
-        ("an encrypted key", encrypted + certificate.as_str(), not_a_pair),
+        ("an EC key", ec.0.serialize_pem() + ec.1.pem().as_str(), not_rsa),
+        ("an encrypted key", encrypted + certificate.as_str(), not_rsa),
         ("a public key", RSA[0].0.public_key_pem() + certificate.as_str(), incomplete),
     ] {
         let settings = [("CLIENT_CREDENTIAL", "file:app.pem"), REGISTRATION[0], REGISTRATION[2]];
         let line = refused_with_one_line(&[("app.pem", &text)], &settings).await;
-        assert!(line.starts_with(&format!("CLIENT_CREDENTIAL: {start}")), "{case}: {line}");
+        assert!(
+            line.starts_with(&format!("CLIENT_CREDENTIAL: \"file:app.pem\": {start}")),
+            "{case}: {line}"
+        );
     }
     let settings = [("CLIENT_CREDENTIAL", "file:no.pem"), REGISTRATION[0], REGISTRATION[2]];
     let line = refused_with_one_line(&[], &settings).await;
-    assert!(line.starts_with("CLIENT_CREDENTIAL: \"no.pem\": "), "{line}");
+    assert!(line.starts_with("CLIENT_CREDENTIAL: \"file:no.pem\": "), "{line}");
 }
 
 #[tokio::test]
