@@ -107,7 +107,10 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
     match settings.session_type {
         #[cfg(feature = "redis")]
         SessionType::Redis => {
-            let sessions = RedisSessions::open(&settings.session_redis).await?;
+            // The address may contain a password. Do not show it.
+            let sessions = RedisSessions::open(&settings.session_redis).await.context(
+                "SESSION_REDIS: accepted is a Redis 6 or newer that this app can write to",
+            )?;
             serve(listeners, sessions, settings, metadata, http, templates).await
         }
         _ => {

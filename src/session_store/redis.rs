@@ -6,9 +6,8 @@ use actix_session::storage::{
     LoadError, SaveError, SessionKey, SessionStore, UpdateError, generate_session_key,
 };
 use actix_web::cookie::time;
-use anyhow::Context as _;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, Cmd, FromRedisValue, cmd};
+use redis::{Client, Cmd, FromRedisValue, ToRedisArgs, cmd};
 
 use super::{SessionState, name_of, to_state, to_values};
 
@@ -22,13 +21,6 @@ impl RedisSessions {
     /// # Errors
     /// Redis does not answer, or the app cannot write to it.
     pub async fn open(address: &str) -> anyhow::Result<Self> {
-        // The address may contain a password. Do not show it.
-        Self::connect(address).await.context(
-            "SESSION_REDIS: accepted is the address of a Redis 6 or newer that this app can write to",
-        )
-    }
-
-    async fn connect(address: &str) -> anyhow::Result<Self> {
         // If Redis does not answer, a page waits for a second, not for minutes.
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(Duration::from_secs(1)))
@@ -37,7 +29,7 @@ impl RedisSessions {
         let manager = ConnectionManager::new_with_config(Client::open(address)?, config).await?;
         let sessions = Self(manager);
         // Check that the app can write. There is never a session with this name.
-        sessions.ask::<()>(cmd("SET").arg((redis_key("session-"), "", "XX", "KEEPTTL"))).await?;
+        sessions.ask::<()>(cmd("SET").arg(("rust-webapp:session-", "", "XX", "KEEPTTL"))).await?;
         Ok(sessions)
     }
 
@@ -46,17 +38,26 @@ impl RedisSessions {
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> anyhow::Result<T> {
         let mut manager = self.0.clone();
         match command.query_async(&mut manager).await {
-            Err(err) if err.is_io_error() => {
-                command.query_async(&mut manager).await.map_err(Into::into)
-            }
-            answer => answer.map_err(Into::into),
+            Err(err) if err.is_io_error() => Ok(command.query_async(&mut manager).await?),
+            answer => Ok(answer?),
         }
+    }
+
+    /// Stores a session. The options are arguments of the command SET.
+    async fn set(
+        &self,
+        key: &SessionKey,
+        state: SessionState,
+        options: impl ToRedisArgs,
+    ) -> anyhow::Result<()> {
+        let json = serde_json::to_vec(&to_values(state)?)?;
+        self.ask(cmd("SET").arg(redis_key(key)).arg(json).arg(options)).await
     }
 }
 
 impl SessionStore for RedisSessions {
     async fn load(&self, key: &SessionKey) -> Result<Option<SessionState>, LoadError> {
-        let json = self.ask::<Option<Vec<u8>>>(cmd("GET").arg(redis_key(&name_of(key)))).await;
+        let json = self.ask::<Option<Vec<u8>>>(cmd("GET").arg(redis_key(key))).await;
         let json = json.map_err(LoadError::Other)?;
         Ok(json.and_then(|json| serde_json::from_slice(&json).ok()).map(to_state))
     }
@@ -67,9 +68,7 @@ impl SessionStore for RedisSessions {
         ttl: &time::Duration,
     ) -> Result<SessionKey, SaveError> {
         let key = generate_session_key();
-        let json = to_json(state).map_err(SaveError::Serialization)?;
-        let arguments = (redis_key(&name_of(&key)), json, "EX", ttl.whole_seconds());
-        let saved = self.ask::<()>(cmd("SET").arg(arguments)).await;
+        let saved = self.set(&key, state, ("EX", ttl.whole_seconds())).await;
         saved.map_err(SaveError::Other)?;
         Ok(key)
     }
@@ -81,9 +80,7 @@ impl SessionStore for RedisSessions {
         state: SessionState,
         _ttl: &time::Duration,
     ) -> Result<SessionKey, UpdateError> {
-        let json = to_json(state).map_err(UpdateError::Serialization)?;
-        let arguments = (redis_key(&name_of(&key)), json, "XX", "KEEPTTL");
-        let updated = self.ask::<()>(cmd("SET").arg(arguments)).await;
+        let updated = self.set(&key, state, ("XX", "KEEPTTL")).await;
         updated.map_err(UpdateError::Other)?;
         Ok(key)
     }
@@ -93,15 +90,11 @@ impl SessionStore for RedisSessions {
     }
 
     async fn delete(&self, key: &SessionKey) -> anyhow::Result<()> {
-        self.ask(cmd("DEL").arg(redis_key(&name_of(key)))).await
+        self.ask(cmd("DEL").arg(redis_key(key))).await
     }
 }
 
-fn to_json(state: SessionState) -> anyhow::Result<Vec<u8>> {
-    Ok(serde_json::to_vec(&to_values(state)?)?)
-}
-
 /// Other apps may use the same Redis.
-fn redis_key(name: &str) -> String {
-    format!("rust-webapp:{name}")
+fn redis_key(key: &SessionKey) -> String {
+    format!("rust-webapp:{}", name_of(key))
 }

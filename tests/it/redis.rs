@@ -231,7 +231,7 @@ async fn a_redis_that_the_app_cannot_use_is_refused_at_start_without_its_passwor
         ("only reads", url("reader:hidden-secret", redis.port), "NoPerm"),
     ] {
         let line = refused(&platform, &at(&address)).await;
-        let start = "rust-webapp: SESSION_REDIS: accepted is the address of a Redis 6 or newer";
+        let start = "rust-webapp: SESSION_REDIS: accepted is a Redis 6 or newer";
         assert!(line.starts_with(start) && line.contains(cause), "{case}: {line}");
     }
     // The right password, and a database.
