@@ -108,14 +108,17 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
         #[cfg(feature = "redis")]
         SessionType::Redis => {
             // The address may contain a password. Do not show it.
-            let sessions = RedisSessions::open(&settings.session_redis).await.context(
-                "SESSION_REDIS: accepted is a Redis 6 or newer that this app can write to",
-            )?;
+            let accepted = "accepted is a Redis 6 or newer that this app can write to";
+            let sessions = RedisSessions::open(&settings.session_redis).await;
+            let sessions = sessions.with_context(|| format!("SESSION_REDIS: {accepted}"))?;
             serve(listeners, sessions, settings, metadata, http, templates).await
         }
         _ => {
+            let folder = &settings.session_file_dir;
             let lifetime = Duration::from_secs(settings.permanent_session_lifetime.into());
-            let sessions = FileSessions::open(&settings.session_file_dir, lifetime)?;
+            let accepted = "accepted is a folder that this app can write to";
+            let sessions = FileSessions::open(folder, lifetime)
+                .with_context(|| format!("SESSION_FILE_DIR = {folder:?}: {accepted}"))?;
             serve(listeners, sessions, settings, metadata, http, templates).await
         }
     }

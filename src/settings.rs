@@ -90,7 +90,7 @@ impl Settings {
         for (key, default) in &defaults {
             let Some(text) = env::var_os(key) else { continue };
             let text = text.to_string_lossy().into_owned();
-            // For a number, `true` and `false`. A text in their place is refused below.
+            // A text that is not the number or the `true` that it should be is refused below.
             let value = if default.is_str() { None } else { text.parse().ok() };
             values.insert(key.clone(), value.unwrap_or(Value::String(text)));
         }

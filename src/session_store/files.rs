@@ -6,14 +6,13 @@ use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use actix_session::storage::{
     LoadError, SaveError, SessionKey, SessionStore, UpdateError, generate_session_key,
 };
-use actix_web::cookie::time;
+use actix_web::cookie::time::{self, OffsetDateTime};
 use actix_web::web;
-use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 use tracing::warn;
@@ -32,7 +31,7 @@ pub struct FileSessions {
 #[derive(Serialize, Deserialize)]
 struct SessionFile {
     /// Unix time.
-    expires_on: u64,
+    expires_on: i64,
     values: Values,
 }
 
@@ -42,13 +41,9 @@ impl FileSessions {
     ///
     /// # Errors
     /// The app cannot write to the folder.
-    pub fn open(folder: &Path, lifetime: Duration) -> anyhow::Result<Self> {
+    pub fn open(folder: &Path, lifetime: Duration) -> io::Result<Self> {
         let sessions = Self { folder: Arc::new(folder.to_owned()), lock: Arc::default() };
-        sessions.temporary_file().with_context(|| {
-            format!(
-                "SESSION_FILE_DIR = {folder:?}: accepted is a folder that this app can write to"
-            )
-        })?;
+        sessions.temporary_file()?;
         let swept = sessions.clone();
         thread::spawn(move || {
             loop {
@@ -80,16 +75,15 @@ impl FileSessions {
             Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
             json => json?,
         };
-        let session: serde_json::Result<SessionFile> = serde_json::from_slice(&json);
-        if let Err(err) = &session {
+        let session = serde_json::from_slice(&json).inspect_err(|err| {
             warn!("{name}.json is not a session and is treated as missing: {err}");
-        }
-        Ok(session.ok().filter(|session| now() < session.expires_on))
+        });
+        Ok(session.ok().filter(|session: &SessionFile| now() < session.expires_on))
     }
 
     /// Writes a file beside the session and renames it. A reader, or a crash, finds the
     /// old session or the new one.
-    fn write(&self, name: &str, state: SessionState, expires_on: u64) -> io::Result<()> {
+    fn write(&self, name: &str, state: SessionState, expires_on: i64) -> io::Result<()> {
         let session = SessionFile { expires_on, values: to_values(state)? };
         let mut file = self.temporary_file()?;
         file.write_all(&serde_json::to_vec_pretty(&session)?)?;
@@ -139,7 +133,7 @@ impl SessionStore for FileSessions {
         ttl: &time::Duration,
     ) -> Result<SessionKey, SaveError> {
         let key = generate_session_key();
-        let (name, expires_on) = (name_of(&key), now() + ttl.whole_seconds().unsigned_abs());
+        let (name, expires_on) = (name_of(&key), now() + ttl.whole_seconds());
         let saved = self.change(move |sessions| sessions.write(&name, state, expires_on));
         saved.await.map_err(SaveError::Other)?;
         Ok(key)
@@ -174,6 +168,6 @@ impl SessionStore for FileSessions {
     }
 }
 
-fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+fn now() -> i64 {
+    OffsetDateTime::now_utc().unix_timestamp()
 }
