@@ -1,5 +1,6 @@
 //! How responses look. Nothing here decides who gets in.
 
+use actix_web::HttpResponse;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::{Error, InternalError};
@@ -7,7 +8,6 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, ContentType, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
-use actix_web::{HttpResponse, http};
 use tera::{Context, Tera};
 use tracing::{error, info};
 use url::Url;
@@ -46,13 +46,11 @@ pub async fn error_pages(
             if !status.is_client_error() && !status.is_server_error() {
                 return Ok(response.map_into_boxed_body());
             }
-            let message = response.response().error().and_then(|err| {
-                let message = message_of(err);
-                if message.is_none() {
-                    error!("{request}: {err:?}");
-                }
-                message
-            });
+            let err = response.response().error();
+            let message = err.and_then(message_of);
+            if let (Some(err), None) = (err, &message) {
+                error!("{request}: {err:?}");
+            }
             // The Allow header of 405 stays.
             let page = error_page(&templates, status, message);
             Ok(response.map_body(|head, _| {
@@ -63,17 +61,16 @@ pub async fn error_pages(
         }
         // The session middleware failed.
         Err(err) => {
-            error!("{request}: the session store failed: {err:?}");
             let status = StatusCode::SERVICE_UNAVAILABLE;
-            info!("{request}: {status}");
+            error!("{request}: {status}, the session store failed: {err:?}");
             let message = "The session store is not available. Try again in a minute.".to_owned();
-            let page = error_page(&templates, status, Some(message));
             let mut response = HttpResponse::build(status);
             response.content_type(ContentType::html());
             for header in HEADERS {
                 response.insert_header(header);
             }
-            Err(InternalError::from_response(err, response.body(page)).into())
+            let page = response.body(error_page(&templates, status, Some(message)));
+            Err(InternalError::from_response(err, page).into())
         }
     }
 }
@@ -112,7 +109,7 @@ pub async fn canonical_host(
     {
         home.set_path(req.path());
         home.set_query(req.uri().query());
-        let location = (http::header::LOCATION, home.as_str());
+        let location = (header::LOCATION, home.as_str());
         return Ok(req.into_response(HttpResponse::Found().insert_header(location).finish()));
     }
     Ok(next.call(req).await?.map_into_boxed_body())
