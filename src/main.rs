@@ -32,9 +32,7 @@ use crate::protocol::OpenIdMetadata;
 use crate::session_store::files::FileSessions;
 #[cfg(feature = "redis")]
 use crate::session_store::redis::RedisSessions;
-#[cfg(feature = "redis")]
-use crate::settings::SessionType;
-use crate::settings::Settings;
+use crate::settings::{SessionType, Settings};
 // </ms_docref_import_modules>
 
 mod client_credential;
@@ -113,7 +111,7 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
             let sessions = sessions.with_context(|| format!("SESSION_REDIS: {accepted}"))?;
             serve(listeners, sessions, settings, metadata, http, templates).await
         }
-        _ => {
+        SessionType::Filesystem => {
             let folder = &settings.session_file_dir;
             let lifetime = Duration::from_secs(settings.permanent_session_lifetime.into());
             let accepted = "accepted is a folder that this app can write to";
