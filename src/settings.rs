@@ -158,13 +158,10 @@ impl Settings {
         let registration = [&self.client_id, &self.credential, &self.authority];
         let rules = [
             (
-                is_demo || registration.iter().all(|value| !value.is_empty()),
+                is_demo && cfg!(feature = "demo-tenant")
+                    || registration.iter().all(|value| !value.is_empty()),
                 "CLIENT_ID, CLIENT_CREDENTIAL, AUTHORITY: set all three for your tenant, or none of \
-                 them for the demo tenant",
-            ),
-            (
-                !is_demo || cfg!(feature = "demo-tenant"),
-                "CLIENT_ID, CLIENT_CREDENTIAL, AUTHORITY: set all three; this build has no demo tenant",
+                 them for the demo tenant, if this build has one",
             ),
             (
                 !is_demo || is_loopback && !self.is_https() && !is_redis,
