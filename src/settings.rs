@@ -204,16 +204,9 @@ const RULES: [Rule; 15] = [
          administrators could assign the role admin",
         |settings| settings.authority.is_empty() || is_authority(&settings.authority),
     ),
-    (
-        "SCOPE",
-        "delegated permissions, separated by spaces; the app adds openid, profile and \
-         offline_access",
-        |settings| {
-            let scopes: Vec<&str> = settings.scope.split_whitespace().collect();
-            let reserved = ["openid", "profile", "offline_access"];
-            !scopes.is_empty() && !scopes.iter().any(|scope| reserved.contains(scope))
-        },
-    ),
+    ("SCOPE", "delegated permissions, separated by spaces", |settings| {
+        !settings.scope.trim().is_empty()
+    }),
     ("ENDPOINT", "an https address, or http on this computer", |settings| {
         is_https_or_loopback(&settings.endpoint)
     }),

@@ -25,7 +25,7 @@ const REGISTRATION: [(&str, &str); 3] = [
 ];
 
 /// Keys with wrong values, and a part of what the app says is accepted.
-const WRONG_VALUES: [(&str, &[&str], &str); 21] = [
+const WRONG_VALUES: [(&str, &[&str], &str); 20] = [
     ("CLIENT_ID", &[" e4a6f813-70c9-4d2b-b5e1-3c98d07a26f4", "my-app"], "which is a GUID"),
     ("CLIENT_CREDENTIAL", &["hidden-secret "], "the Value of a client secret"),
     ("CLIENT_CREDENTIAL", &["e4a6f813-70c9-4d2b-b5e1-3c98d07a26f4"], "Secret ID; use the Value"),
@@ -62,7 +62,6 @@ const WRONG_VALUES: [(&str, &[&str], &str); 21] = [
         "users of other tenants",
     ),
     ("SCOPE", &["", " "], "delegated permissions"),
-    ("SCOPE", &["https://graph.microsoft.com/User.Read openid"], "the app adds openid, profile"),
     ("ENDPOINT", &["", "graph.microsoft.com/v1.0/me"], "an https address"),
     ("ENDPOINT", &["http://graph.microsoft.com/v1.0/me"], "http on this computer"),
     ("LISTEN_HOST", &["", "::1", "[::1]"], "a host name or an IP address; for ::1"),
