@@ -1,44 +1,34 @@
 //! The template filter that colors JSON.
 
-use tera::{Kwargs, State, TeraResult, Value, escape_html};
+use std::io::Write as _;
+
+use serde_json::{Deserializer, Value};
+use tera::{Kwargs, State, TeraResult, escape_html};
 
 /// Puts a span around each part of a JSON text: key (class `k`), string (`s`), number (`n`),
 /// `true` or `false` (`b`), and `null` (`z`). Escapes everything, so that the result is safe
 /// HTML.
-pub fn json_highlight(json: &str, _: Kwargs, _: &State) -> TeraResult<Value> {
-    let mut html = Vec::with_capacity(4 * json.len());
+pub fn json_highlight(json: &str, _: Kwargs, _: &State) -> TeraResult<tera::Value> {
+    let mut html = Vec::new();
     let mut rest = json;
     while let Some(start) = rest.find(|c: char| c == '"' || c == '-' || c.is_ascii_alphanumeric()) {
         let (punctuation, tokens) = rest.split_at(start);
-        escape_html(punctuation, &mut html)?;
-
-        // A string ends at the first quote without a backslash before it. Any other token ends
-        // at a separator.
-        let mut escaped = false;
-        let closing_quote = |c| {
-            let closing = c == '"' && !escaped;
-            escaped = c == '\\' && !escaped;
-            closing
-        };
-        let end = match tokens.strip_prefix('"') {
-            Some(string) => string.find(closing_quote).map(|quote| quote + 2),
-            None => tokens.find([',', ']', '}', ' ', '\n']),
-        };
-        let (token, after) = tokens.split_at(end.unwrap_or(tokens.len()));
-        let class = match token.as_bytes() {
-            [b'"', ..] if after.starts_with(':') => "k",
-            [b'"', ..] => "s",
-            [b't' | b'f', ..] => "b",
-            [b'n', ..] => "z",
+        let mut values = Deserializer::from_str(tokens).into_iter::<Value>();
+        let Some(Ok(value)) = values.next() else { break };
+        let (token, after) = tokens.split_at(values.byte_offset());
+        let class = match value {
+            Value::String(_) if after.starts_with(':') => "k",
+            Value::String(_) => "s",
+            Value::Bool(_) => "b",
+            Value::Null => "z",
             _ => "n",
         };
-        for part in ["<span class=\"", class, "\">"] {
-            html.extend_from_slice(part.as_bytes());
-        }
+        escape_html(punctuation, &mut html)?;
+        write!(html, "<span class=\"{class}\">")?;
         escape_html(token, &mut html)?;
-        html.extend_from_slice(b"</span>");
+        write!(html, "</span>")?;
         rest = after;
     }
     escape_html(rest, &mut html)?;
-    Ok(Value::safe_string(&String::from_utf8(html)?))
+    Ok(tera::Value::safe_string(&String::from_utf8(html)?))
 }
