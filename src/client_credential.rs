@@ -1,5 +1,4 @@
-//! How this app authenticates at the token endpoint: with a client secret or with a
-//! certificate.
+//! How this app authenticates at the token endpoint: with a secret or with a certificate.
 
 use std::fs;
 
@@ -25,9 +24,6 @@ pub struct ClientCredential {
 
 impl ClientCredential {
     /// Takes the value of a client secret, or `file:` and the path of a PEM file.
-    ///
-    /// # Errors
-    /// What is wrong with the file.
     pub fn load(client_id: &str, setting: &str) -> anyhow::Result<Self> {
         let certificate = setting.strip_prefix("file:").map(load_certificate).transpose();
         let certificate = certificate.with_context(|| format!("{setting:?}"))?;
@@ -35,9 +31,6 @@ impl ClientCredential {
     }
 
     /// The parameters of a token request that authenticate this app.
-    ///
-    /// # Errors
-    /// The private key cannot sign. The app checks this when it starts.
     pub fn parameters(&self, token_endpoint: &Url) -> Result<Vec<(&'static str, String)>, Error> {
         let Some((key, thumbprint)) = &self.certificate else {
             return Ok(vec![("client_secret", self.secret.clone())]);

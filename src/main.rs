@@ -24,8 +24,7 @@ use reqwest::redirect::Policy;
 use tera::Tera;
 use tracing::info;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::prelude::*;
 use url::Url;
 
 use crate::protocol::OpenIdMetadata;
@@ -48,9 +47,7 @@ mod settings;
 
 /// Exits with code 2 if the app cannot start. Each line on stderr is one reason.
 fn main() -> ExitCode {
-    let Err(err) = Settings::load().and_then(run) else {
-        return ExitCode::SUCCESS;
-    };
+    let Err(err) = Settings::load().and_then(run) else { return ExitCode::SUCCESS };
     for line in format!("{err:#}").lines() {
         eprintln!("rust-webapp: {line}");
     }

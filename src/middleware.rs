@@ -92,9 +92,8 @@ fn error_page(templates: &Tera, status: StatusCode, message: Option<String>) -> 
     })
 }
 
-/// Redirects from another name of this computer to the host of REDIRECT_URI. Browsers
-/// keep separate cookies for localhost and 127.0.0.1, and the sign-in ends at
-/// REDIRECT_URI.
+/// Redirects from another name of this computer to the host of REDIRECT_URI, where the
+/// sign-in ends. Browsers keep separate cookies for localhost and 127.0.0.1.
 pub async fn canonical_host(
     settings: Data<Settings>,
     req: ServiceRequest,

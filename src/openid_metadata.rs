@@ -8,37 +8,28 @@ use crate::protocol::OpenIdMetadata;
 use crate::settings::{Settings, is_https_or_loopback};
 
 // <ms_docref_openid_metadata>
-/// Asks AUTHORITY for its OpenID metadata (OpenID Connect Discovery 1.0 section 4). The
-/// app asks once, when it starts, so that a wrong AUTHORITY shows now and not at the
-/// first sign-in.
-///
-/// # Errors
-/// What is wrong with AUTHORITY or its metadata.
+/// Asks AUTHORITY for its OpenID metadata (OpenID Connect Discovery 1.0 section 4) at the
+/// start, so that a wrong AUTHORITY shows now and not at the first sign-in.
 pub async fn load(http: &Client, settings: &Settings) -> anyhow::Result<OpenIdMetadata> {
-    let mut url = Url::parse(&settings.authority)?;
-    let path = format!("{}/v2.0/.well-known/openid-configuration", url.path());
-    url.set_path(&path);
+    let address = format!("{}/v2.0/.well-known/openid-configuration", settings.authority);
     // For an app with signing keys of its own, the response names these keys.
-    url.query_pairs_mut().append_pair("appid", &settings.client_id);
+    let url = Url::parse_with_params(&address, [("appid", &settings.client_id)])?;
     let unavailable = || format!("{url} is not available, check the spelling and the network");
     let response = http.get(url.clone()).send().await.with_context(unavailable)?;
     let status = response.status();
     let body = response.text().await.with_context(unavailable)?;
     let metadata: OpenIdMetadata = serde_json::from_str(&body).map_err(|err| {
-        // An error of Microsoft Entra ID says what is wrong, for example "tenant not
-        // found".
+        // An error of Microsoft Entra ID says what is wrong.
         let error: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
         let description = error["error_description"].as_str().unwrap_or("no OpenID metadata");
         anyhow!("{url} answered {status}: {description:?} ({err})")
     })?;
 
-    // For an address of all tenants, an administrator of any tenant could assign the
-    // role admin.
+    // With several tenants, an administrator of any tenant could assign the role admin.
     let issuer = &metadata.issuer;
     ensure!(!issuer.contains("{tenantid}"), "this is for all tenants; accepted is one tenant");
-    // The issuer must have the host of AUTHORITY (section 4.3). The issuer of an
-    // External ID tenant is always under ciamlogin.com, even if AUTHORITY is a custom
-    // domain.
+    // The issuer must have the host of AUTHORITY (section 4.3). With a custom domain as
+    // AUTHORITY, the issuer of an External ID tenant is still under ciamlogin.com.
     let issuer_url = Url::parse(issuer).context("the issuer in the metadata is not a URL")?;
     let is_external_id = issuer_url.scheme() == "https"
         && issuer_url.host_str().is_some_and(|host| host.ends_with(".ciamlogin.com"));

@@ -1,6 +1,5 @@
 //! The messages between this app, the browser and Microsoft Entra ID, and the values in
-//! the session. These types have no logic. The handlers decide what to do with the
-//! values.
+//! the session. These types have no logic. The handlers decide.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use url::Url;
 
-/// The OpenID metadata of the tenant: its addresses (OpenID Connect Discovery 1.0 section
-/// 3).
+/// The addresses of the tenant (OpenID Connect Discovery 1.0 section 3).
 #[derive(Deserialize)]
 pub struct OpenIdMetadata {
-    /// The URL that names the tenant. The claim `iss` of each ID token must have this
-    /// value.
+    /// The URL that names the tenant. It is the claim `iss` of each ID token.
     pub issuer: String,
     /// Step 5 redirects the browser to this address, where the user signs in.
     pub authorization_endpoint: Url,
@@ -31,14 +28,12 @@ pub struct OpenIdMetadata {
 /// have. This is a claims challenge. It has the same format.
 pub type RequestedClaims = BTreeMap<String, Map<String, Value>>;
 
-/// The values of one sign-in that steps 6 to 9 need. Step 5 stores them in an encrypted
-/// cookie.
+/// What steps 6 to 9 need. Step 5 stores it in an encrypted cookie.
 #[derive(Serialize, Deserialize)]
 pub struct AuthCodeFlow {
     /// A random value. Step 8 checks that the ID token contains it.
     pub nonce: String,
-    /// A secret. Step 7 sends it to prove that the code belongs to this sign-in (RFC
-    /// 7636).
+    /// A secret. Step 7 sends it to prove that the code is for this sign-in (RFC 7636).
     pub code_verifier: String,
     /// The `claims` parameter of step 5. Step 7 sends the same value.
     pub requested_claims: RequestedClaims,

@@ -1,5 +1,4 @@
-//! The settings: default_settings.toml, then `.env`, then the environment. The last value
-//! wins.
+//! The settings: default_settings.toml, then `.env`, then the environment. The last wins.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -22,7 +21,6 @@ const DEFAULTS: &str = include_str!("../default_settings.toml");
 const SECRETS: [&str; 3] = ["CLIENT_CREDENTIAL", "SECRET_KEY", "SESSION_REDIS"];
 
 /// The settings, with the names of default_settings.toml. That file explains them.
-#[allow(missing_docs)]
 #[derive(Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE", deny_unknown_fields)]
 pub struct Settings {
@@ -45,39 +43,30 @@ pub struct Settings {
     /// CLIENT_CREDENTIAL, ready to use.
     #[serde(skip)]
     pub client_credential: ClientCredential,
-    /// Signs the session cookie and encrypts the cookies of sign-ins. Made from
-    /// SECRET_KEY, or random.
+    /// Signs and encrypts cookies. It is made from SECRET_KEY, or it is random.
     #[serde(skip, default = "Key::generate")]
     pub cookie_key: Key,
 }
 
-/// SESSION_TYPE.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SessionType {
-    /// Files in SESSION_FILE_DIR.
     Filesystem,
-    /// Redis at SESSION_REDIS.
     #[cfg(feature = "redis")]
     Redis,
 }
 
 impl Settings {
-    /// Reads and checks all settings.
-    ///
-    /// # Errors
-    /// One line for each wrong setting: the key, the value unless it is a secret, and what is
-    /// accepted.
+    /// Reads and checks all settings. The error has one line for each wrong setting: the key,
+    /// the value unless it is a secret, and what is accepted.
     pub fn load() -> anyhow::Result<Self> {
         let mut errors = Vec::new();
         // `.env` adds to the environment, so RUST_LOG and SSL_CERT_FILE can be in it too.
-        match dotenvy::from_path(".env") {
-            Err(err) if !err.not_found() => errors.push(
-                ".env: the app cannot read it; accepted are lines KEY=value, or KEY='value' if the \
-                 value has a space, # or $"
-                    .to_owned(),
-            ),
-            _ => {}
+        if let Err(err) = dotenvy::from_path(".env")
+            && !err.not_found()
+        {
+            let accepted = "lines KEY=value, or KEY='value' if the value has a space, # or $";
+            errors.push(format!(".env: the app cannot read it; accepted are {accepted}"));
         }
         let defaults: Table = DEFAULTS.parse()?;
         let mut values = defaults.clone();
@@ -91,30 +80,27 @@ impl Settings {
         for (key, default) in &defaults {
             let Some(text) = env::var_os(key) else { continue };
             let text = text.to_string_lossy().into_owned();
-            // A text that is not the number or the `true` that it should be is refused below.
+            // Numbers, `true` and `false` are as in TOML. A text in their place is refused below.
             let value = if default.is_str() { None } else { text.parse().ok() };
             values.insert(key.clone(), value.unwrap_or(Value::String(text)));
         }
 
         let mut settings = defaults.clone();
-        for (key, value) in values {
-            let Some((_, accepted, is_accepted)) = RULES.iter().find(|(name, ..)| *name == key)
-            else {
-                errors.push(format!("{key}: this key is unknown"));
-                continue;
-            };
+        for (key, accepted, is_accepted) in RULES {
+            let Some(value) = values.remove(key) else { continue };
             // Put each value into the defaults alone, so that every wrong value is found.
             let mut table = defaults.clone();
-            table.insert(key.clone(), value.clone());
+            table.insert(key.to_owned(), value.clone());
             if table.try_into().is_ok_and(|settings| is_accepted(&settings)) {
-                settings.insert(key, value);
-            } else if SECRETS.contains(&key.as_str()) {
+                settings.insert(key.to_owned(), value);
+            } else if SECRETS.contains(&key) {
                 errors.push(format!("{key}: accepted is {accepted}"));
             } else {
                 // As JSON, a text with line breaks stays on one line.
                 errors.push(format!("{key} = {}: accepted is {accepted}", json!(value)));
             }
         }
+        errors.extend(values.keys().map(|key| format!("{key}: this key is unknown")));
         let mut settings: Self = settings.try_into()?;
         settings.client_id.make_ascii_lowercase();
         settings.authority.truncate(settings.authority.trim_end_matches('/').len());
@@ -133,8 +119,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Whether the app uses its demo tenant: the values of an app registration are
-    /// empty.
+    /// Whether the app uses its demo tenant: the values of an app registration are empty.
     pub fn uses_demo_tenant(&self) -> bool {
         [&self.client_id, &self.credential, &self.authority].iter().all(|value| value.is_empty())
     }
@@ -250,11 +235,7 @@ pub fn is_loopback(host: &str) -> bool {
 /// Whether it is safe to send secrets and tokens to `url`: with TLS, or on this computer
 /// (RFC 6749 sections 3.1.2.1 and 3.2).
 pub fn is_https_or_loopback(url: &Url) -> bool {
-    match url.scheme() {
-        "https" => url.has_host(),
-        "http" => url.host_str().is_some_and(is_loopback),
-        _ => false,
-    }
+    url.scheme() == "https" || (url.scheme() == "http" && url.host_str().is_some_and(is_loopback))
 }
 
 fn is_authority(text: &str) -> bool {

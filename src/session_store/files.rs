@@ -1,5 +1,4 @@
-//! Sessions in files, for one process: one file for each session, in a folder that only
-//! the user of this app can open.
+//! Sessions in files, for one process. Only the user who runs the app can open the folder.
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind, Write as _};
@@ -17,12 +16,12 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 use tracing::warn;
 
-use super::{SessionState, Values, name_of, to_state, to_values};
+use super::{State, Values, name_of, to_state, to_values};
 
 /// A folder of session files.
 #[derive(Clone)]
 pub struct FileSessions {
-    folder: Arc<PathBuf>,
+    folder: PathBuf,
     /// Held while a session is read and then changed.
     lock: Arc<Mutex<()>>,
 }
@@ -36,13 +35,10 @@ struct SessionFile {
 }
 
 impl FileSessions {
-    /// Opens the folder, and makes it if it is missing. Removes files that are older
-    /// than `lifetime`, at once and then every minute.
-    ///
-    /// # Errors
-    /// The app cannot write to the folder.
+    /// Opens the folder, makes it if it is missing, and checks that the app can write to it.
+    /// Removes files that are older than `lifetime`, at once and then every minute.
     pub fn open(folder: &Path, lifetime: Duration) -> io::Result<Self> {
-        let sessions = Self { folder: Arc::new(folder.to_owned()), lock: Arc::default() };
+        let sessions = Self { folder: folder.to_owned(), lock: Arc::default() };
         sessions.temporary_file()?;
         let swept = sessions.clone();
         thread::spawn(move || {
@@ -61,8 +57,8 @@ impl FileSessions {
         let mut builder = DirBuilder::new();
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.recursive(true).create(&*self.folder)?;
-        tempfile::Builder::new().prefix("session-").tempfile_in(&*self.folder)
+        builder.recursive(true).create(&self.folder)?;
+        tempfile::Builder::new().prefix("session-").tempfile_in(&self.folder)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -83,7 +79,7 @@ impl FileSessions {
 
     /// Writes a file beside the session and renames it. A reader, or a crash, finds the
     /// old session or the new one.
-    fn write(&self, name: &str, state: SessionState, expires_on: i64) -> io::Result<()> {
+    fn write(&self, name: &str, state: State, expires_on: i64) -> io::Result<()> {
         let session = SessionFile { expires_on, values: to_values(state)? };
         let mut file = self.temporary_file()?;
         file.write_all(&serde_json::to_vec_pretty(&session)?)?;
@@ -106,7 +102,7 @@ impl FileSessions {
 
     /// A session ends at most `lifetime` after its file was written.
     fn remove_expired(&self, lifetime: Duration) -> io::Result<()> {
-        for entry in fs::read_dir(&*self.folder)? {
+        for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             let is_session = entry.file_name().to_string_lossy().starts_with("session-");
             // A sign-out can remove the file at the same time.
@@ -121,17 +117,13 @@ impl FileSessions {
 }
 
 impl SessionStore for FileSessions {
-    async fn load(&self, key: &SessionKey) -> Result<Option<SessionState>, LoadError> {
+    async fn load(&self, key: &SessionKey) -> Result<Option<State>, LoadError> {
         // The file is small, so this thread can read it.
         let session = self.read(&name_of(key)).map_err(|err| LoadError::Other(err.into()))?;
         Ok(session.map(|session| to_state(session.values)))
     }
 
-    async fn save(
-        &self,
-        state: SessionState,
-        ttl: &time::Duration,
-    ) -> Result<SessionKey, SaveError> {
+    async fn save(&self, state: State, ttl: &time::Duration) -> Result<SessionKey, SaveError> {
         let key = generate_session_key();
         let (name, expires_on) = (name_of(&key), now() + ttl.whole_seconds());
         let saved = self.change(move |sessions| sessions.write(&name, state, expires_on));
@@ -142,7 +134,7 @@ impl SessionStore for FileSessions {
     async fn update(
         &self,
         key: SessionKey,
-        state: SessionState,
+        state: State,
         _ttl: &time::Duration,
     ) -> Result<SessionKey, UpdateError> {
         let name = name_of(&key);

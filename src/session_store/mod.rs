@@ -16,21 +16,20 @@ pub mod files;
 pub mod redis;
 
 /// The values of a session as actix-session has them. Each value is JSON text.
-type SessionState = HashMap<String, String>;
+type State = HashMap<String, String>;
 
 /// The values of a session as JSON, which people and tools can read.
 type Values = BTreeMap<String, Box<RawValue>>;
 
-fn to_values(state: SessionState) -> serde_json::Result<Values> {
+fn to_values(state: State) -> serde_json::Result<Values> {
     state.into_iter().map(|(key, json)| Ok((key, RawValue::from_string(json)?))).collect()
 }
 
-fn to_state(values: Values) -> SessionState {
+fn to_state(values: Values) -> State {
     values.into_iter().map(|(key, value)| (key, value.get().to_owned())).collect()
 }
 
-/// The name of a session in the store. A copy of the store contains no session ID, because the
-/// name is a hash.
+/// The name of a session in the store: a hash, so that a copy of the store has no session ID.
 fn name_of(key: &SessionKey) -> String {
     format!("session-{:x}", Sha256::digest(key.as_ref()))
 }

@@ -6,21 +6,19 @@ use actix_session::storage::{
     LoadError, SaveError, SessionKey, SessionStore, UpdateError, generate_session_key,
 };
 use actix_web::cookie::time;
+use anyhow::Result;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, Cmd, FromRedisValue, ToRedisArgs, cmd};
 
-use super::{SessionState, name_of, to_state, to_values};
+use super::{State, name_of, to_state, to_values};
 
 /// A connection to Redis. If the connection breaks, a later command makes a new one.
 #[derive(Clone)]
 pub struct RedisSessions(ConnectionManager);
 
 impl RedisSessions {
-    /// Connects to the Redis at `address`.
-    ///
-    /// # Errors
-    /// Redis does not answer, or the app cannot write to it.
-    pub async fn open(address: &str) -> anyhow::Result<Self> {
+    /// Connects to the Redis at `address`, and checks that the app can write to it.
+    pub async fn open(address: &str) -> Result<Self> {
         // If Redis does not answer, a page waits for a second, not for minutes.
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(Duration::from_secs(1)))
@@ -35,7 +33,7 @@ impl RedisSessions {
 
     /// Sends a command. If the connection was broken, sends it again: the connection manager makes
     /// a new connection only after a command has failed.
-    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> anyhow::Result<T> {
+    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T> {
         let mut manager = self.0.clone();
         match command.query_async(&mut manager).await {
             Err(err) if err.is_io_error() => Ok(command.query_async(&mut manager).await?),
@@ -44,29 +42,20 @@ impl RedisSessions {
     }
 
     /// Stores a session. The options are arguments of the command SET.
-    async fn set(
-        &self,
-        key: &SessionKey,
-        state: SessionState,
-        options: impl ToRedisArgs,
-    ) -> anyhow::Result<()> {
+    async fn set(&self, key: &SessionKey, state: State, options: impl ToRedisArgs) -> Result<()> {
         let json = serde_json::to_vec(&to_values(state)?)?;
         self.ask(cmd("SET").arg(redis_key(key)).arg(json).arg(options)).await
     }
 }
 
 impl SessionStore for RedisSessions {
-    async fn load(&self, key: &SessionKey) -> Result<Option<SessionState>, LoadError> {
+    async fn load(&self, key: &SessionKey) -> Result<Option<State>, LoadError> {
         let json = self.ask::<Option<Vec<u8>>>(cmd("GET").arg(redis_key(key))).await;
         let json = json.map_err(LoadError::Other)?;
         Ok(json.and_then(|json| serde_json::from_slice(&json).ok()).map(to_state))
     }
 
-    async fn save(
-        &self,
-        state: SessionState,
-        ttl: &time::Duration,
-    ) -> Result<SessionKey, SaveError> {
+    async fn save(&self, state: State, ttl: &time::Duration) -> Result<SessionKey, SaveError> {
         let key = generate_session_key();
         let saved = self.set(&key, state, ("EX", ttl.whole_seconds())).await;
         saved.map_err(SaveError::Other)?;
@@ -77,7 +66,7 @@ impl SessionStore for RedisSessions {
     async fn update(
         &self,
         key: SessionKey,
-        state: SessionState,
+        state: State,
         _ttl: &time::Duration,
     ) -> Result<SessionKey, UpdateError> {
         let updated = self.set(&key, state, ("XX", "KEEPTTL")).await;
@@ -85,11 +74,11 @@ impl SessionStore for RedisSessions {
         Ok(key)
     }
 
-    async fn update_ttl(&self, _key: &SessionKey, _ttl: &time::Duration) -> anyhow::Result<()> {
+    async fn update_ttl(&self, _key: &SessionKey, _ttl: &time::Duration) -> Result<()> {
         Ok(())
     }
 
-    async fn delete(&self, key: &SessionKey) -> anyhow::Result<()> {
+    async fn delete(&self, key: &SessionKey) -> Result<()> {
         self.ask(cmd("DEL").arg(redis_key(key))).await
     }
 }
