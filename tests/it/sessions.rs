@@ -211,6 +211,22 @@ async fn a_reader_never_finds_half_a_session() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_sign_outs_at_the_same_moment_all_succeed() {
+    let platform = Platform::start().await;
+    let app = platform.app(&[]).await;
+    for round in 0..20 {
+        let browser = app.browser();
+        platform.sign_in(&app, &browser, "/graph").await;
+        let mut sign_outs = JoinSet::new();
+        for _ in 0..8 {
+            let (browser, logout) = (browser.clone(), app.at("/logout"));
+            sign_outs.spawn(async move { browser.get(logout).await.status });
+        }
+        assert_eq!(sign_outs.join_all().await, [302; 8], "round {round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sign_out_wins_over_many_running_updates() {
     let platform = Platform::start().await;
     // A large session takes longer to write.
