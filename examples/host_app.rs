@@ -12,7 +12,7 @@ use std::time::Duration;
 use actix_session::SessionMiddleware;
 use actix_session::config::BrowserSession;
 use actix_web::cookie::{Key, SameSite, time};
-use actix_web::middleware::DefaultHeaders;
+use actix_web::middleware::{DefaultHeaders, from_fn};
 use actix_web::web::{Data, Html, get};
 use actix_web::{App, HttpServer};
 use anyhow::Context as _;
@@ -21,7 +21,7 @@ use reqwest::redirect::Policy;
 use tera::Tera;
 use url::Url;
 
-use crate::client_credential::ClientCredential;
+use crate::protocol::ClientCredential;
 use crate::protocol::OpenIdMetadata;
 use crate::session_store::files::FileSessions;
 use crate::settings::Settings;
@@ -30,6 +30,8 @@ use crate::settings::Settings;
 mod auth_redirect;
 #[path = "../src/client_credential.rs"]
 mod client_credential;
+#[path = "../src/cookies.rs"]
+mod cookies;
 #[path = "../src/routes/graph.rs"]
 mod graph;
 #[path = "../src/routes/logout.rs"]
@@ -50,14 +52,13 @@ mod settings {
         pub client_credential: ClientCredential,
         pub scope: String,
         pub endpoint: Url,
-        pub redirect_uri: String,
+        pub redirect_uri: Url,
         pub sso_logout: bool,
-        pub cookie_key: Key,
     }
 
     impl Settings {
         pub fn is_https(&self) -> bool {
-            self.redirect_uri.starts_with("https:")
+            self.redirect_uri.scheme() == "https"
         }
 
         pub fn cookie_prefix(&self) -> &'static str {
@@ -76,6 +77,7 @@ async fn main() -> anyhow::Result<()> {
     let client_credential = variable("CLIENT_CREDENTIAL")?;
     let client_credential = ClientCredential::load(&client_id, &client_credential)?;
     let redirect_uri = Url::parse(&variable("REDIRECT_URI")?)?;
+    let port = redirect_uri.port_or_known_default().context("REDIRECT_URI has no port")?;
     let endpoint = env::var("ENDPOINT");
     let endpoint = endpoint.as_deref().unwrap_or("https://graph.microsoft.com/v1.0/me");
     let settings = Data::new(Settings {
@@ -83,11 +85,11 @@ async fn main() -> anyhow::Result<()> {
         client_credential,
         scope: "https://graph.microsoft.com/User.Read".to_owned(),
         endpoint: Url::parse(endpoint)?,
-        redirect_uri: redirect_uri.to_string(),
+        redirect_uri,
         sso_logout: false,
-        // A new key at each start. In production, read it from a setting.
-        cookie_key: Key::generate(),
     });
+    // Signs the session cookie. A new key at each start. In production, read it from a setting.
+    let cookie_key = Key::generate();
 
     let http = Client::builder().timeout(Duration::from_secs(15)).redirect(Policy::none());
     let http = Data::new(http.build()?);
@@ -105,7 +107,7 @@ async fn main() -> anyhow::Result<()> {
     let sessions = FileSessions::open(Path::new("host-app-sessions"), lifetime)?;
 
     let server = HttpServer::new(move || {
-        let session = SessionMiddleware::builder(sessions.clone(), settings.cookie_key.clone())
+        let session = SessionMiddleware::builder(sessions.clone(), cookie_key.clone())
             .cookie_name(format!("{}-session", settings.cookie_prefix()))
             .cookie_http_only(true)
             .cookie_same_site(SameSite::Lax)
@@ -118,6 +120,8 @@ async fn main() -> anyhow::Result<()> {
             .app_data(http.clone())
             .app_data(templates.clone())
             .wrap(session)
+            // Without it, cookies of other apps on the same host can prevent a sign-in.
+            .wrap(from_fn(cookies::cookies))
             // Pages of signed-in users must not be in a cache, and not in frames of other sites.
             .wrap(DefaultHeaders::new().add(("Cache-Control", "no-store")))
             .wrap(DefaultHeaders::new().add(("Content-Security-Policy", "frame-ancestors 'none'")))
@@ -126,7 +130,6 @@ async fn main() -> anyhow::Result<()> {
             .route("/auth/redirect", get().to(auth_redirect::auth_redirect))
             .route("/logout", get().to(logout::logout))
     });
-    let port = redirect_uri.port_or_known_default().context("REDIRECT_URI has no port")?;
     server.bind(("localhost", port))?.run().await?;
     Ok(())
 }

@@ -1,4 +1,6 @@
-//! How this app authenticates at the token endpoint: with a secret or with a certificate.
+//! How this app authenticates at the token endpoint: with a client secret or a certificate.
+//!
+//! Specifications: RFC 7523, OpenID Connect Core 1.0 section 9 (`private_key_jwt`).
 
 use std::fs;
 
@@ -12,33 +14,41 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
-/// The settings CLIENT_ID and CLIENT_CREDENTIAL.
-#[derive(Default)]
-pub struct ClientCredential {
+use crate::protocol::ClientCredential;
+
+/// Signs client assertions, which take the place of a client secret.
+pub struct Certificate {
     client_id: String,
-    /// The value of a client secret, unless there is a certificate.
-    secret: String,
-    /// The private key, and the SHA-256 thumbprint of its certificate in Base64url.
-    certificate: Option<(EncodingKey, String)>,
+    private_key: EncodingKey,
+    /// The SHA-256 thumbprint of the certificate in Base64url. It tells the tenant which
+    /// certificate verifies the signature.
+    thumbprint: String,
 }
 
 impl ClientCredential {
     /// Takes the value of a client secret, or `file:` and the path of a PEM file.
     pub fn load(client_id: &str, setting: &str) -> anyhow::Result<Self> {
-        let certificate = setting.strip_prefix("file:").map(load_certificate).transpose();
-        let certificate = certificate.with_context(|| format!("{setting:?}"))?;
-        Ok(Self { client_id: client_id.to_owned(), secret: setting.to_owned(), certificate })
+        let Some(path) = setting.strip_prefix("file:") else {
+            return Ok(Self::Secret(setting.to_owned()));
+        };
+        let (private_key, thumbprint) =
+            load_certificate(path).with_context(|| format!("{setting:?}"))?;
+        let client_id = client_id.to_owned();
+        Ok(Self::Certificate(Certificate { client_id, private_key, thumbprint }))
+    }
+}
+
+impl Certificate {
+    /// The parameter `client_assertion_type`.
+    pub fn assertion_type(&self) -> String {
+        "urn:ietf:params:oauth:client-assertion-type:jwt-bearer".to_owned()
     }
 
-    /// The parameters of a token request that authenticate this app.
-    pub fn parameters(&self, token_endpoint: &Url) -> Result<Vec<(&'static str, String)>, Error> {
-        let Some((key, thumbprint)) = &self.certificate else {
-            return Ok(vec![("client_secret", self.secret.clone())]);
-        };
-        // A signed statement in place of a secret (private_key_jwt, OIDC Core section 9).
+    /// The parameter `client_assertion`: a new one for each request, valid for five minutes.
+    pub fn sign_assertion(&self, token_endpoint: &Url) -> Result<String, Error> {
         let now = OffsetDateTime::now_utc().unix_timestamp();
         let mut header = Header::new(PS256);
-        header.x5t_s256 = Some(thumbprint.clone());
+        header.x5t_s256 = Some(self.thumbprint.clone());
         let claims = json!({
             "aud": token_endpoint,
             "iss": self.client_id,
@@ -47,12 +57,7 @@ impl ClientCredential {
             "nbf": now,
             "exp": now + 300,
         });
-        let assertion = jsonwebtoken::encode(&header, &claims, key);
-        let assertion_type = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-        Ok(vec![
-            ("client_assertion_type", assertion_type.to_owned()),
-            ("client_assertion", assertion.map_err(ErrorInternalServerError)?),
-        ])
+        jsonwebtoken::encode(&header, &claims, &self.private_key).map_err(ErrorInternalServerError)
     }
 }
 

@@ -25,7 +25,6 @@ use tera::Tera;
 use tracing::info;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
-use url::Url;
 
 use crate::protocol::OpenIdMetadata;
 use crate::session_store::files::FileSessions;
@@ -34,11 +33,13 @@ use crate::session_store::redis::RedisSessions;
 use crate::settings::{SessionType, Settings};
 // </ms_docref_import_modules>
 
+mod canonical_host;
 mod client_credential;
+mod cookies;
 #[cfg(feature = "demo-tenant")]
 mod demo_tenant;
+mod error_pages;
 mod json_highlight;
-mod middleware;
 mod openid_metadata;
 mod protocol;
 mod routes;
@@ -61,9 +62,7 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
     let listeners = bind_listeners(&settings.listen_host, settings.port)?;
     let port = listeners[0].local_addr()?.port();
     let home_page = format!("http://{}:{port}", settings.listen_host);
-    if settings.redirect_uri.is_empty() {
-        settings.redirect_uri = format!("{home_page}/auth/redirect");
-    }
+    settings.listens_on(&home_page)?;
 
     let mut templates = Tera::new();
     templates.register_filter("json_highlight", json_highlight::json_highlight);
@@ -94,7 +93,7 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
     let metadata = metadata.with_context(|| format!("AUTHORITY = {:?}", settings.authority))?;
     info!("redirect URI: {}", settings.redirect_uri);
     info!("listening on {home_page}");
-    let origin = Url::parse(&settings.redirect_uri)?.origin().ascii_serialization();
+    let origin = settings.redirect_uri.origin().ascii_serialization();
     info!("open {origin} in a browser; Ctrl+C stops the app");
 
     let (settings, metadata) = (Data::new(settings), Data::new(metadata));
@@ -146,10 +145,10 @@ async fn serve(
             .build();
         // </ms_docref_session_cookie>
         let headers =
-            middleware::HEADERS.into_iter().fold(DefaultHeaders::new(), DefaultHeaders::add);
+            error_pages::HEADERS.into_iter().fold(DefaultHeaders::new(), DefaultHeaders::add);
         let pages = web::scope("")
             .wrap(session)
-            .wrap(from_fn(middleware::remove_repeated_cookies))
+            .wrap(from_fn(cookies::cookies))
             // Load balancers check the home page with HEAD.
             .service(web::resource("/").get(routes::index::index).head(routes::index::index))
             .service(web::resource("/graph").get(routes::graph::graph))
@@ -162,8 +161,8 @@ async fn serve(
             .app_data(metadata.clone())
             .app_data(http.clone())
             .app_data(templates.clone())
-            .wrap(from_fn(middleware::canonical_host))
-            .wrap(from_fn(middleware::error_pages))
+            .wrap(from_fn(canonical_host::canonical_host))
+            .wrap(from_fn(error_pages::error_pages))
             .wrap(headers)
             .service(web::resource("/style.css").get(style))
             .service(pages)

@@ -1,13 +1,20 @@
-//! The messages between this app, the browser and Microsoft Entra ID, and the values in
-//! the session. These types have no logic. The handlers decide.
+//! The shapes of the messages that this app gets, and of the values that it keeps: in a cookie
+//! during a sign-in, in the session after it. The handlers in routes decide what to do with
+//! them.
+//!
+//! Specifications: RFC 6749 (OAuth 2.0), RFC 7517 (keys), RFC 7519 (ID tokens are JSON Web
+//! Tokens), RFC 7636 (PKCE), RFC 9207 (`iss`), OpenID Connect Core 1.0 and Discovery 1.0.
 
-use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use url::Url;
 
-/// The addresses of the tenant (OpenID Connect Discovery 1.0 section 3).
+use crate::client_credential::Certificate;
+
+/// The addresses of the tenant. The app requests them when it starts.
 #[derive(Deserialize)]
 pub struct OpenIdMetadata {
     /// The URL that names the tenant. It is the claim `iss` of each ID token.
@@ -22,31 +29,43 @@ pub struct OpenIdMetadata {
     pub end_session_endpoint: Option<Url>,
 }
 
-/// The `claims` parameter: for each token, the claims that the app asks for (OIDC Core
-/// 5.5). For example: `{"access_token": {"xms_cc": {"values": ["cp1"]}}}`, which step 5
-/// explains. An API can refuse an access token and say which claims the next one must
-/// have. This is a claims challenge. It has the same format.
-pub type RequestedClaims = BTreeMap<String, Map<String, Value>>;
+/// The parameter `claims` of a request: what the next tokens must contain. Steps 2, 5 and 7
+/// send it. An API that refuses an access token can answer with one. That is a claims
+/// challenge.
+#[derive(Default, Serialize, Deserialize)]
+pub struct RequestedClaims {
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub access_token: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub id_token: Map<String, Value>,
+}
 
-/// What steps 6 to 9 need. Step 5 stores it in an encrypted cookie.
+/// How this app proves its identity in a token request, in steps 2 and 7.
+pub enum ClientCredential {
+    /// The value of a client secret.
+    Secret(String),
+    /// A certificate, which the tenant knows. Only this app has its private key.
+    Certificate(Certificate),
+}
+
+/// What steps 6 to 9 need to know about a sign-in. Step 5 keeps it in a cookie. The user of
+/// the browser can read and change it.
 #[derive(Serialize, Deserialize)]
 pub struct AuthCodeFlow {
     /// A random value. Step 8 checks that the ID token contains it.
     pub nonce: String,
-    /// A secret. Step 7 sends it to prove that the code is for this sign-in (RFC 7636).
+    /// A random value. Step 7 sends it to prove that the code belongs to this sign-in.
     pub code_verifier: String,
-    /// The `claims` parameter of step 5. Step 7 sends the same value.
+    /// The parameter `claims` of step 5. Step 7 sends the same.
     pub requested_claims: RequestedClaims,
-    /// Whether this sign-in answers a claims challenge.
-    pub answers_challenge: bool,
+    /// Whether a user was signed in already, and must sign in again.
+    pub is_repeated: bool,
     /// The path and query of the page that the user opened. Step 9 redirects to it.
     pub post_sign_in_url: String,
-    /// Unix time. Step 6 refuses a response after this time.
-    pub expires_on: i64,
 }
 
-/// The query of `/auth/redirect` (RFC 6749 sections 4.1.2 and 4.1.2.1). If `state` is
-/// missing or a parameter is repeated, actix-web answers 400 before the handler runs.
+/// The query of `/auth/redirect`. If `state` is missing or a parameter is repeated, actix-web
+/// answers 400 before the handler runs.
 #[derive(Deserialize)]
 pub struct AuthorizationResponse {
     /// The `state` of step 5.
@@ -58,21 +77,32 @@ pub struct AuthorizationResponse {
     /// An explanation of the error for administrators.
     #[serde(default)]
     pub error_description: String,
-    /// The issuer of the response, if the response names it (RFC 9207).
+    /// The issuer of the response, if the response names it.
     pub iss: Option<String>,
 }
 
-/// The response of the token endpoint. If it has the field `error`, it is an error.
+/// Tokens, the response of the token endpoint in steps 2 and 7.
 #[derive(Deserialize)]
-#[serde(untagged)]
-pub enum TokenResponse {
-    /// The request failed.
-    Error(TokenError),
-    /// The request succeeded.
-    Tokens(Tokens),
+pub struct Tokens {
+    /// Step 3 sends it to Microsoft Graph. This app does not read it.
+    pub access_token: String,
+    /// How long the access token is valid, in seconds.
+    #[serde(deserialize_with = "number_or_text")]
+    pub expires_in: u32,
+    /// Step 2 exchanges it for a new access token.
+    pub refresh_token: Option<String>,
+    /// Tells this app who signed in. Step 8 validates it.
+    pub id_token: Option<String>,
 }
 
-/// An error (RFC 6749 section 5.2). Microsoft Entra ID adds `suberror` and `claims`.
+/// Accepts 3599 and "3599". Azure AD B2C sends the number as text.
+fn number_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    text.parse().map_err(D::Error::custom)
+}
+
+/// An error, the response of the token endpoint in steps 2 and 7.
 #[derive(Deserialize)]
 pub struct TokenError {
     /// The error code.
@@ -81,48 +111,68 @@ pub struct TokenError {
     /// ID, which Microsoft's support asks for.
     #[serde(default)]
     pub error_description: String,
-    /// A more specific error code, for example `consent_required`.
-    pub suberror: Option<String>,
-    /// A claims challenge, as JSON text.
+    /// A claims challenge, as JSON text. Microsoft Entra ID adds it.
     pub claims: Option<String>,
 }
 
-/// Tokens (RFC 6749 section 5.1, OIDC Core 3.1.3.3).
-#[derive(Deserialize)]
-pub struct Tokens {
-    /// Step 3 sends it to Microsoft Graph. This app does not read it.
-    pub access_token: String,
-    /// `Bearer` or `bearer`. Any other value fails to parse.
-    #[expect(dead_code, reason = "it only has to parse")]
-    pub token_type: TokenType,
-    /// How long the access token is valid, in seconds.
-    pub expires_in: u32,
-    /// After how many seconds to renew the access token, even if it is still valid.
-    pub refresh_in: Option<u32>,
-    /// Step 2 exchanges it for a new access token.
-    pub refresh_token: Option<String>,
-    /// Tells this app who signed in. Step 8 validates it.
-    pub id_token: Option<String>,
+/// The text for people: the error code and the explanation.
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.error, self.error_description)
+    }
 }
 
-/// The only type of access token that this app can use (RFC 6750).
+/// The public keys of the tenant. Step 8 picks one and ignores the others, which may be of a
+/// kind that this app does not know.
 #[derive(Deserialize)]
-pub enum TokenType {
-    /// Anyone who has the token can use it.
-    #[serde(alias = "bearer")]
-    Bearer,
+pub struct SigningKeys {
+    pub keys: Vec<Value>,
+}
+
+/// The claims of an ID token: those that this app reads, and all others.
+#[derive(Serialize, Deserialize)]
+pub struct IdTokenClaims {
+    /// The issuer: the tenant. A list of several does not parse.
+    pub iss: String,
+    /// The audience: the client ID of the app. A list of several does not parse.
+    pub aud: String,
+    /// When the token expires, in Unix time.
+    pub exp: i64,
+    /// When the token was issued, in Unix time.
+    pub iat: i64,
+    /// The `nonce` of step 5.
+    pub nonce: String,
+    /// Identifies the user in the tenant. Names and addresses can change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oid: Option<String>,
+    /// The app roles of the user. A user without a role has no such claim.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+    /// The name of the user, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The sign-in name of the user, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preferred_username: Option<String>,
+    /// Names the account at a later sign-in or sign-out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login_hint: Option<String>,
+    #[serde(flatten)]
+    pub other_claims: Map<String, Value>,
 }
 
 /// The session value `user`. If the session has this value, a user is signed in.
 #[derive(Serialize, Deserialize)]
 pub struct User {
+    /// How the pages call the user.
+    pub name: String,
     /// The claims of the validated ID token.
-    pub id_token_claims: Value,
+    pub id_token_claims: IdTokenClaims,
     /// When the user signed in, in Unix time.
     pub signed_in_on: i64,
-    /// Whether the sign-in at `signed_in_on` answered a claims challenge. Step 3 then
-    /// starts no other sign-in for a minute, to avoid a redirect loop.
-    pub answered_challenge: bool,
+    /// Whether a user was signed in before this sign-in, and had to sign in again. Another
+    /// one within a minute would be a redirect loop.
+    pub is_repeated: bool,
 }
 
 /// The session value `token_cache`: the tokens for SCOPE. Store the access token for
@@ -135,8 +185,6 @@ pub struct TokenCache {
     pub scope: String,
     /// When the access token expires, in Unix time.
     pub expires_on: i64,
-    /// When to renew the access token although it is valid, in Unix time.
-    pub refresh_on: Option<i64>,
     /// Step 2 exchanges it for the next access token.
     pub refresh_token: String,
 }

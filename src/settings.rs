@@ -11,7 +11,7 @@ use serde_json::json;
 use toml::{Table, Value};
 use url::Url;
 
-use crate::client_credential::ClientCredential;
+use crate::protocol::ClientCredential;
 
 /// The file with all keys. If there is none in the working folder, this copy is used.
 const FILE: &str = "default_settings.toml";
@@ -32,7 +32,9 @@ pub struct Settings {
     pub endpoint: Url,
     pub listen_host: String,
     pub port: u16,
-    pub redirect_uri: String,
+    /// REDIRECT_URI as it is written. It is empty if the app uses the address where it listens.
+    #[serde(rename = "REDIRECT_URI")]
+    redirect_uri_text: String,
     secret_key: String,
     pub session_type: SessionType,
     pub session_file_dir: PathBuf,
@@ -40,8 +42,11 @@ pub struct Settings {
     pub permanent_session_lifetime: u32,
     pub sso_logout: bool,
     pub demo_token_lifetime: u32,
+    /// REDIRECT_URI, or the address where the app listens.
+    #[serde(skip, default = "default_redirect_uri")]
+    pub redirect_uri: Url,
     /// CLIENT_CREDENTIAL, ready to use.
-    #[serde(skip)]
+    #[serde(skip, default = "no_credential")]
     pub client_credential: ClientCredential,
     /// Signs and encrypts cookies. It is made from SECRET_KEY, or it is random.
     #[serde(skip, default = "Key::generate")]
@@ -104,6 +109,9 @@ impl Settings {
         let mut settings: Self = settings.try_into()?;
         settings.client_id.make_ascii_lowercase();
         settings.authority.truncate(settings.authority.trim_end_matches('/').len());
+        if let Ok(url) = Url::parse(&settings.redirect_uri_text) {
+            settings.redirect_uri = url;
+        }
         if !settings.secret_key.is_empty() {
             settings.cookie_key = Key::derive_from(settings.secret_key.as_bytes());
         }
@@ -124,9 +132,17 @@ impl Settings {
         [&self.client_id, &self.credential, &self.authority].iter().all(|value| value.is_empty())
     }
 
+    /// Without REDIRECT_URI, the app uses the address where it listens.
+    pub fn listens_on(&mut self, home_page: &str) -> anyhow::Result<()> {
+        if self.redirect_uri_text.is_empty() {
+            self.redirect_uri = Url::parse(home_page)?.join("/auth/redirect")?;
+        }
+        Ok(())
+    }
+
     /// Whether browsers reach this app with https.
     pub fn is_https(&self) -> bool {
-        self.redirect_uri.starts_with("https:")
+        self.redirect_uri.scheme() == "https"
     }
 
     /// How the names of this app's cookies begin. With `__Host-`, browsers accept a
@@ -155,7 +171,7 @@ impl Settings {
                  REDIRECT_URI, or with SESSION_TYPE = \"redis\"",
             ),
             (
-                is_loopback || !self.redirect_uri.is_empty(),
+                is_loopback || !self.redirect_uri_text.is_empty(),
                 "REDIRECT_URI: set the registered address, because LISTEN_HOST is not localhost",
             ),
             (
@@ -165,6 +181,14 @@ impl Settings {
         ];
         errors.extend(rules.iter().filter(|(holds, _)| !holds).map(|(_, text)| (*text).to_owned()));
     }
+}
+
+fn default_redirect_uri() -> Url {
+    Url::parse("http://localhost/auth/redirect").expect("a constant URL")
+}
+
+fn no_credential() -> ClientCredential {
+    ClientCredential::Secret(String::new())
 }
 
 /// A key, what is accepted as its value, and the same as a check.
@@ -206,7 +230,9 @@ const RULES: [Rule; 15] = [
         "REDIRECT_URI",
         "empty, or the registered https address (http on this computer) with the path \
          /auth/redirect",
-        |settings| settings.redirect_uri.is_empty() || is_redirect_uri(&settings.redirect_uri),
+        |settings| {
+            settings.redirect_uri_text.is_empty() || is_redirect_uri(&settings.redirect_uri_text)
+        },
     ),
     ("SECRET_KEY", "empty, or at least 32 bytes", |settings| {
         settings.secret_key.is_empty() || settings.secret_key.len() >= 32

@@ -65,7 +65,7 @@ pub(super) const MESSAGES: [About; 26] = [
         "The app gets no tokens. It shows an error page, and nobody is signed in."),
     About("Request for the signing keys", APP_TO_TENANT, 8, AUTH_REDIRECT, "signing_keys",
         "The app needs the public key of the ID token. It keeps the keys for a day."),
-    About("Signing keys", TENANT_TO_APP, 8, AUTH_REDIRECT, "verify_signature",
+    About("Signing keys", TENANT_TO_APP, 8, AUTH_REDIRECT, "signing_keys",
         "With the public key, the app verifies that the demo tenant signed the ID token."),
     About("No signing keys", TENANT_TO_APP, 8, AUTH_REDIRECT, "signing_keys",
         "The app cannot verify the ID token. It shows an error page, and nobody is signed in."),

@@ -53,7 +53,7 @@ use url::Url;
 
 use self::faults::{Fault, Faults};
 use self::recorder::Recorder;
-use crate::client_credential::ClientCredential;
+use crate::protocol::ClientCredential;
 use crate::settings::Settings;
 
 const TENANT_ID: &str = "6f0d2b1e-5c3a-4e97-8b64-d1a7c09e3f52";
@@ -165,7 +165,7 @@ pub fn start(settings: &mut Settings, listeners: Vec<TcpListener>) -> anyhow::Re
     let port = listeners.first().context("no port for the demo tenant")?.local_addr()?.port();
     let origin = format!("http://localhost:{port}");
     let authority = format!("{origin}/{TENANT_ID}");
-    let home_page = Url::parse(&settings.redirect_uri)?.join("/")?;
+    let home_page = settings.redirect_uri.join("/")?;
     // Like a real secret, it has characters that a form must encode.
     let letters = Alphanumeric.sample_string(&mut rand::rng(), 34);
     let client_secret = format!("{}8Q~{}.{}", &letters[..3], &letters[3..20], &letters[20..]);
@@ -187,7 +187,7 @@ pub fn start(settings: &mut Settings, listeners: Vec<TcpListener>) -> anyhow::Re
         authority: authority.clone(),
         client_secret: client_secret.clone(),
         certificates: Mutex::default(),
-        redirect_uris: [settings.redirect_uri.clone(), home_page.into()],
+        redirect_uris: [settings.redirect_uri.to_string(), home_page.into()],
         token_lifetime: settings.demo_token_lifetime,
         key: SigningKey::generate()?,
         templates,

@@ -17,15 +17,13 @@ use crate::protocol::User;
 /// # Errors
 /// 500 if the template fails.
 pub async fn index(session: Session, templates: Data<Tera>) -> Result<HttpResponse, Error> {
-    let mut context = Context::new();
     // Reading the session does not start one. A new visitor gets no cookie.
-    let user: Option<User> = session.get("user").ok().flatten();
-    if let Some(claims) = user.map(|user| user.id_token_claims) {
-        let user_name = claims["name"].as_str().or(claims["preferred_username"].as_str());
-        context.insert("user_name", user_name.unwrap_or("unknown user"));
+    let user: Option<User> = session.get("user").unwrap_or_default();
+    let mut context = Context::new();
+    if let Some(user) = user {
+        context.insert("user_name", &user.name);
     }
-    let page = templates.render("public/index.html", &context);
-    let page = page.map_err(ErrorInternalServerError)?;
+    let page = templates.render("public/index.html", &context).map_err(ErrorInternalServerError)?;
     Ok(HttpResponse::Ok().content_type(ContentType::html()).body(page))
 }
 // </ms_docref_unprotected_app_route>

@@ -86,6 +86,7 @@ async fn a_forged_session_cookie_opens_nothing() {
         assert_opens_nothing(&app, forged).await;
     }
     assert_opens_nothing(&app, b"rust-webapp-session=\xff\xfe\xc3\x28").await;
+    assert_opens_nothing(&app, format!("rust-webapp-session={}", "x".repeat(60_000))).await;
     assert_eq!(browser.get(app.at("/graph")).await.status, 200, "the real cookie still works");
 }
 
@@ -107,27 +108,6 @@ async fn a_session_cookie_from_before_the_sign_in_is_not_signed_in_after_it() {
     assert_eq!((page.status, page.location()), (302, "/admin"), "{}", page.body);
     assert_eq!(victim.get(app.at("/")).await.user(), Some("Victim"));
     assert_opens_nothing(&app, cookie).await;
-}
-
-#[tokio::test]
-async fn cookies_of_other_apps_do_not_prevent_a_sign_in() {
-    let platform = Platform::start().await;
-    let app = platform.app(&[]).await;
-    for cookies in [
-        "a; b=; =c; ;;; d=%zz; e=\"f; g=\u{fc}; {\"h\":1}".to_owned(),
-        "rust-webapp-session=x; rust-webapp-session=y; rust-webapp-flow-=z".to_owned(),
-        // More than the app keeps, with a name that would be a header of its own.
-        (0..9).map(|n| format!("rust-webapp-flow-%0d%0aX-Injected:injected{n}=v; ")).collect(),
-    ] {
-        let authorize = app.raw(get(&app, "/graph", &format!("Cookie: {cookies}\r\n"))).await;
-        assert_eq!(authorize.status, 302, "{cookies}: {}", authorize.body);
-        assert_eq!(authorize.headers.get("x-injected"), None);
-        let flow = authorize.cookies().remove(0);
-        let callback = platform.callback(&authorize);
-        let target = callback.strip_prefix(&app.url).unwrap();
-        let page = app.raw(get(&app, target, &format!("Cookie: {cookies}; {flow}\r\n"))).await;
-        assert_eq!((page.status, page.location()), (302, "/graph"), "{cookies}: {}", page.body);
-    }
 }
 
 /// HTML, template code, new lines, and escape sequences of terminals.

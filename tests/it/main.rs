@@ -7,6 +7,7 @@ mod harness;
 mod platform;
 
 mod browser;
+mod cookies;
 mod demo_tenant;
 mod documentation;
 mod hostile_input;

@@ -9,6 +9,7 @@ use base64::prelude::*;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use rcgen::{KeyPair, PKCS_RSA_SHA256};
+use reqwest::header::HeaderValue;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -50,9 +51,13 @@ pub enum Endpoint {
 pub struct Answer {
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
+    /// Headers that are not UTF-8.
+    pub raw_headers: Vec<(&'static str, Vec<u8>)>,
     /// The body, unless `text` is given.
     pub json: Value,
     pub text: Option<Vec<u8>>,
+    /// `grant_type` of the request, if it came to the token endpoint.
+    pub grant_type: String,
     /// How long to wait before it is sent.
     pub delay: Duration,
 }
@@ -298,6 +303,9 @@ impl State {
         for (name, value) in answer.headers {
             response = response.insert_header(name, value);
         }
+        for (name, value) in answer.raw_headers {
+            response = response.insert_header(name, HeaderValue::from_bytes(&value).unwrap());
+        }
         response.set_body_bytes(body)
     }
 
@@ -314,6 +322,7 @@ impl State {
 
     fn token(&self, form: &HashMap<String, String>, answer: &mut Answer) {
         let sent = |name: &str| form.get(name).map_or("", String::as_str);
+        answer.grant_type = sent("grant_type").to_owned();
         // A test checks the client assertion.
         let has_credential =
             sent("client_secret") == CLIENT_SECRET || form.contains_key("client_assertion");

@@ -1,5 +1,7 @@
-//! How responses look. Nothing here decides who gets in.
+//! How responses look: security headers, errors as pages, and one log line for each request.
+//! Nothing here decides who gets in.
 
+use actix_session::storage::{SaveError, UpdateError};
 use actix_web::HttpResponse;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -9,10 +11,7 @@ use actix_web::http::header::{self, ContentType, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
 use tera::{Context, Tera};
-use tracing::{error, info};
-use url::Url;
-
-use crate::settings::{Settings, is_loopback};
+use tracing::{error, info, warn};
 
 // <ms_docref_security_headers>
 /// The headers of every response. Pages load nothing but the stylesheet of this app, run
@@ -31,7 +30,8 @@ pub const HEADERS: [(HeaderName, &str); 5] = [
 ];
 // </ms_docref_security_headers>
 
-/// Logs each request, and turns each error into a page.
+/// Logs each request with the status and, if it failed, with the text of the page or the cause.
+/// Turns each error into a page.
 pub async fn error_pages(
     templates: Data<Tera>,
     req: ServiceRequest,
@@ -42,14 +42,15 @@ pub async fn error_pages(
     match next.call(req).await {
         Ok(response) => {
             let status = response.status();
-            info!("{request}: {status}");
-            if !status.is_client_error() && !status.is_server_error() {
-                return Ok(response.map_into_boxed_body());
-            }
             let err = response.response().error();
             let message = err.and_then(message_of);
-            if let (Some(err), None) = (err, &message) {
-                error!("{request}: {err:?}");
+            match (&message, err) {
+                (Some(message), _) => warn!("{request}: {status}, {message:?}"),
+                (None, Some(err)) => error!("{request}: {status}, {err:?}"),
+                (None, None) => info!("{request}: {status}"),
+            }
+            if !status.is_client_error() && !status.is_server_error() {
+                return Ok(response.map_into_boxed_body());
             }
             // The Allow header of 405 stays.
             let page = error_page(&templates, status, message);
@@ -59,17 +60,24 @@ pub async fn error_pages(
                 BoxBody::new(page)
             }))
         }
-        // The session middleware failed.
+        // A middleware failed. The session middleware wraps the errors of its store like this.
         Err(err) => {
-            let status = StatusCode::SERVICE_UNAVAILABLE;
-            error!("{request}: {status}, the session store failed: {err:?}");
-            let message = "The session store is not available. Try again in a minute.".to_owned();
+            let is_session_store = err.as_error::<InternalError<anyhow::Error>>().is_some()
+                || err.as_error::<InternalError<SaveError>>().is_some()
+                || err.as_error::<InternalError<UpdateError>>().is_some();
+            let (status, message) = if is_session_store {
+                let text = "The session store is not available. Try again in a minute.";
+                (StatusCode::SERVICE_UNAVAILABLE, Some(text.to_owned()))
+            } else {
+                (err.as_response_error().status_code(), None)
+            };
+            error!("{request}: {status}, {}: {err:?}", message.as_deref().unwrap_or("failed"));
             let mut response = HttpResponse::build(status);
             response.content_type(ContentType::html());
             for header in HEADERS {
                 response.insert_header(header);
             }
-            let page = response.body(error_page(&templates, status, Some(message)));
+            let page = response.body(error_page(&templates, status, message));
             Err(InternalError::from_response(err, page).into())
         }
     }
@@ -90,46 +98,4 @@ fn error_page(templates: &Tera, status: StatusCode, message: Option<String>) -> 
         error!("error.html: {err:?}");
         status.to_string()
     })
-}
-
-/// Redirects from another name of this computer to the host of REDIRECT_URI, where the
-/// sign-in ends. Browsers keep separate cookies for localhost and 127.0.0.1.
-pub async fn canonical_host(
-    settings: Data<Settings>,
-    req: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<BoxBody>, Error> {
-    let host = req.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let requested = Url::parse(&format!("http://{}", host.unwrap_or_default()));
-    if let (Ok(requested), Ok(mut home)) = (requested, Url::parse(&settings.redirect_uri))
-        && [&requested, &home].iter().all(|url| url.host_str().is_some_and(is_loopback))
-        && requested.host() != home.host()
-        && requested.port_or_known_default() == home.port_or_known_default()
-    {
-        home.set_path(req.path());
-        home.set_query(req.uri().query());
-        let location = (header::LOCATION, home.as_str());
-        return Ok(req.into_response(HttpResponse::Found().insert_header(location).finish()));
-    }
-    Ok(next.call(req).await?.map_into_boxed_body())
-}
-
-/// Removes each cookie from a response that the request has already. actix-session sends
-/// the session cookie again after each change of the session. A late response would bring
-/// back the old cookie after a sign-out or sign-in in another tab.
-pub async fn remove_repeated_cookies(
-    req: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    let sent: Vec<HeaderValue> = req.headers().get_all(header::COOKIE).cloned().collect();
-    let mut response = next.call(req).await?;
-    let headers = response.headers_mut();
-    for cookie in headers.remove(header::SET_COOKIE) {
-        let name_and_value = cookie.as_bytes().split(|byte| *byte == b';').next();
-        let mut sent = sent.iter().flat_map(|header| header.as_bytes().split(|byte| *byte == b';'));
-        if !sent.any(|sent| Some(sent.trim_ascii()) == name_and_value) {
-            headers.append(header::SET_COOKIE, cookie);
-        }
-    }
-    Ok(response)
 }
