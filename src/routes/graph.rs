@@ -210,14 +210,14 @@ pub async fn graph(
         // </ms_docref_claims_challenge>
     }; // only a `break` gets here
 
-    // Step 5: redirect to authorize. From here on, the text is the same in graph.rs and admin.rs.
+    // Step 5: redirect to authorize. The rest is the same text in graph.rs and admin.rs.
     // <ms_docref_build_auth_code_flow>
-    // Start the authorization code flow: send the browser to Microsoft Entra ID, where the user
-    // signs in. Three random values protect the sign-in:
+    // Start the authorization code flow: send the browser to Microsoft Entra ID, where the
+    // user signs in. Three random values protect the sign-in:
     // - `state`: step 6 checks that this browser started the sign-in.
     // - `nonce`: step 8 checks that the ID token is for this sign-in.
-    // - `code_verifier`: only its hash, the `code_challenge`, is in this request. Step 7 sends
-    //   the value itself. Whoever steals the code cannot redeem it without this value (PKCE).
+    // - `code_verifier`: only its hash, the `code_challenge`, is in this request. Step 7
+    //   sends the value itself. A thief cannot redeem a code without this value (PKCE).
     info!("step 5: {reason}, redirecting to the authorization endpoint");
     let random = || BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let (state, nonce, code_verifier) = (random(), random(), random());
@@ -226,7 +226,8 @@ pub async fn graph(
     if serde_json::to_string(&requested_claims)?.len() > 250 {
         requested_claims = RequestedClaims::default();
     }
-    // Tell Microsoft that this app understands claims challenges: capability (`xms_cc`) `cp1`.
+    // Tell Microsoft that this app understands claims challenges: capability (`xms_cc`)
+    // `cp1`.
     requested_claims.access_token.insert("xms_cc".to_owned(), json!({ "values": ["cp1"] }));
 
     // <ms_docref_authorization_url>
