@@ -7,9 +7,11 @@
 
 use std::fmt;
 
+use base64::prelude::*;
+use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use url::Url;
 
 use crate::client_credential::Certificate;
@@ -29,15 +31,57 @@ pub struct OpenIdMetadata {
     pub end_session_endpoint: Option<Url>,
 }
 
-/// The parameter `claims` of a request: what the next tokens must contain. Steps 2, 5 and 7
-/// send it. An API that refuses an access token can answer with one. That is a claims
-/// challenge.
-#[derive(Default, Serialize, Deserialize)]
+/// The parameter `claims`: what the next tokens must contain. Steps 2, 5 and 7 send it.
+///
+/// An API that refuses an access token can answer with a claims challenge, which has the same
+/// shape. For example, `{"access_token":{"nbf":{"value":"1635527790"}}}` asks for an access
+/// token that was issued after this time. Step 5 then sends it to Microsoft Entra ID.
+#[derive(Serialize, Deserialize)]
 pub struct RequestedClaims {
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[serde(default)]
     pub access_token: Map<String, Value>,
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub id_token: Map<String, Value>,
+}
+
+impl Default for RequestedClaims {
+    /// What this app always requests: a mark in the access token (`xms_cc`) that says that this
+    /// app understands claims challenges (`cp1`). An API may then refuse the token before it
+    /// expires, for example after a change of the password.
+    fn default() -> Self {
+        let capabilities = ("xms_cc".to_owned(), json!({ "values": ["cp1"] }));
+        Self { access_token: Map::from_iter([capabilities]), id_token: Map::new() }
+    }
+}
+
+impl RequestedClaims {
+    /// Reads a claims challenge from JSON. Ignores one that is too long for the cookie of step 5.
+    pub fn from_challenge(json: &[u8]) -> Option<Self> {
+        let mut claims: Self = serde_json::from_slice(json).ok()?;
+        claims.access_token.extend(Self::default().access_token);
+        let length = serde_json::to_string(&claims).ok()?.len();
+        (length <= 300).then_some(claims)
+    }
+
+    /// Finds a claims challenge in the headers of a response, where it is Base64. For example:
+    /// `WWW-Authenticate: Bearer error="insufficient_claims", claims="eyJhY2Nlc3NfdG9rZW4iO…"`
+    pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
+        for header in headers.get_all(WWW_AUTHENTICATE) {
+            let header = String::from_utf8_lossy(header.as_bytes());
+            for parameter in header.split([',', ' ']) {
+                let (name, value) = parameter.split_once('=').unwrap_or_default();
+                // Base64 may have padding, and either of two alphabets.
+                let base64 = value.trim_matches(['"', '=']).replace('+', "-").replace('/', "_");
+                if name.eq_ignore_ascii_case("claims")
+                    && let Ok(json) = BASE64_URL_SAFE_NO_PAD.decode(base64)
+                    && let Some(challenge) = Self::from_challenge(&json)
+                {
+                    return Some(challenge);
+                }
+            }
+        }
+        None
+    }
 }
 
 /// How this app proves its identity in a token request, in steps 2 and 7.
@@ -48,17 +92,18 @@ pub enum ClientCredential {
     Certificate(Certificate),
 }
 
-/// What steps 6 to 9 need to know about a sign-in. Step 5 keeps it in a cookie. The user of
-/// the browser can read and change it.
+/// What steps 6 to 9 need to know about a sign-in. Step 5 keeps it in a cookie. The user can
+/// read and change the cookie, but harms only the sign-in of this browser.
 #[derive(Serialize, Deserialize)]
 pub struct AuthCodeFlow {
     /// A random value. Step 8 checks that the ID token contains it.
     pub nonce: String,
-    /// A random value. Step 7 sends it to prove that the code belongs to this sign-in.
+    /// A random value. Step 7 sends it, so that a stolen code cannot be used.
     pub code_verifier: String,
     /// The parameter `claims` of step 5. Step 7 sends the same.
     pub requested_claims: RequestedClaims,
-    /// Whether a user was signed in already, and must sign in again.
+    /// Whether a user was signed in before, and must sign in again. It becomes a field of
+    /// `User`, where step 2 and step 3 use it to stop a redirect loop.
     pub is_repeated: bool,
     /// The path and query of the page that the user opened. Step 9 redirects to it.
     pub post_sign_in_url: String,
@@ -95,7 +140,7 @@ pub struct Tokens {
     pub id_token: Option<String>,
 }
 
-/// Accepts 3599 and "3599". Azure AD B2C sends the number as text.
+/// Accepts 3599 and "3599". Tenants for customers (Azure AD B2C) send the number as text.
 fn number_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     let value = Value::deserialize(deserializer)?;
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -132,9 +177,10 @@ pub struct SigningKeys {
 /// The claims of an ID token: those that this app reads, and all others.
 #[derive(Serialize, Deserialize)]
 pub struct IdTokenClaims {
-    /// The issuer: the tenant. A list of several does not parse.
+    /// The issuer: the tenant that issued the token.
     pub iss: String,
-    /// The audience: the client ID of the app. A list of several does not parse.
+    /// The audience: the client ID of the app for which the token was issued. Other issuers may
+    /// send a list. This app refuses a list.
     pub aud: String,
     /// When the token expires, in Unix time.
     pub exp: i64,
@@ -154,7 +200,7 @@ pub struct IdTokenClaims {
     /// The sign-in name of the user, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preferred_username: Option<String>,
-    /// Names the account at a later sign-in or sign-out.
+    /// Names the account at a later sign-in or sign-out, so that nobody has to choose it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub login_hint: Option<String>,
     #[serde(flatten)]
@@ -170,18 +216,19 @@ pub struct User {
     pub id_token_claims: IdTokenClaims,
     /// When the user signed in, in Unix time.
     pub signed_in_on: i64,
-    /// Whether a user was signed in before this sign-in, and had to sign in again. Another
-    /// one within a minute would be a redirect loop.
+    /// Whether a user was signed in before this sign-in, and had to sign in again. If a token
+    /// is then refused within a minute, a third sign-in would not help.
     pub is_repeated: bool,
 }
 
-/// The session value `token_cache`: the tokens for SCOPE. Store the access token for
-/// another API under another name. Under the same name, each would replace the other.
+/// The session value `token_cache`: the tokens for Microsoft Graph. An app that calls a second
+/// API needs a second value, such as `token_cache_2`.
 #[derive(Serialize, Deserialize)]
 pub struct TokenCache {
     /// The access token.
     pub access_token: String,
-    /// The setting SCOPE for which the access token was requested.
+    /// What the access token is for: the value of SCOPE when it was requested. After a change
+    /// of SCOPE, step 2 gets another token.
     pub scope: String,
     /// When the access token expires, in Unix time.
     pub expires_on: i64,

@@ -1,5 +1,6 @@
 //! How fast the app is. `cargo bench` loads the app and bare actix-web in turns and prints a
-//! table. The load uses the same processors, so compare the ratios. Linux only: it reads /proc.
+//! table. `cargo bench -- PROGRAM` loads another build of the app too, for example of an earlier
+//! commit. The load uses the same processors, so compare the ratios. Linux only: it reads /proc.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -26,52 +27,81 @@ const ROUND: Duration = Duration::from_millis(150);
 const CLIENT_ID: &str = "f3b1d895-2a6c-4e70-8d14-97c5e0a2b638";
 
 fn main() {
-    if std::env::args().any(|argument| argument == "servers") {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "servers") {
         return servers();
     }
     let started = Instant::now();
     let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
     let servers = Server::start(command.arg("servers"), &folder, "servers");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rust-webapp"));
-    command.env("CLIENT_ID", CLIENT_ID).env("CLIENT_CREDENTIAL", "an invented secret");
-    command.env("AUTHORITY", format!("http://{}/tenant", servers.address));
-    command.env("ENDPOINT", format!("http://{}/v1.0/me", servers.address));
-    command.env("LISTEN_HOST", "127.0.0.1").env("PORT", "0").env("NO_PROXY", "127.0.0.1");
-    let app = Server::start(command.env_remove("RUST_LOG"), &folder, "app");
+    // Cargo adds arguments of its own. They begin with a dash.
+    let other = arguments.iter().find(|argument| !argument.starts_with('-'));
+    let mut apps = Vec::new();
+    for program in other.map(String::as_str).into_iter().chain([env!("CARGO_BIN_EXE_rust-webapp")])
+    {
+        let mut command = Command::new(fs::canonicalize(program).unwrap());
+        command.env("CLIENT_ID", CLIENT_ID).env("CLIENT_CREDENTIAL", "an invented secret");
+        command.env("AUTHORITY", format!("http://{}/tenant", servers.address));
+        command.env("ENDPOINT", format!("http://{}/v1.0/me", servers.address));
+        command.env("LISTEN_HOST", "127.0.0.1").env("PORT", "0").env("NO_PROXY", "127.0.0.1");
+        let name = format!("app{}", apps.len());
+        let app = Server::start(command.env_remove("RUST_LOG"), &folder, &name);
+        let cookie = sign_in(&mut Connection::open(&app));
+        apps.push((app, cookie));
+    }
+    let (app, _) = &apps[apps.len() - 1];
     let (_, memory) = cpu_and_memory(app.process.id());
-    let cookie = sign_in(&mut Connection::open(&app));
 
-    println!("| page | app, requests/s | bare actix-web | ratio | app, CPU µs per request |");
-    println!("| --- | --- | --- | --- | --- |");
-    for (page, path, cookie, bare) in [
-        ("`/`, signed out", "/", "", "/page"),
-        ("`/`, signed in", "/", cookie.as_str(), "/page"),
-        ("`/admin`", "/admin", &cookie, "/page"),
-        ("`/graph`, cached token", "/graph", &cookie, "/graph"),
-        ("`/graph`, signed out", "/graph", "", "/page"),
+    let (title, line) =
+        if other.is_some() { (" other build, CPU µs |", " --- |") } else { ("", "") };
+    println!("| page | app, requests/s | bare actix-web | ratio | app, CPU µs |{title}");
+    println!("| --- | --- | --- | --- | --- |{line}");
+    for (page, path, is_signed_in, bare) in [
+        ("`/`, signed out", "/", false, "/page"),
+        ("`/`, signed in", "/", true, "/page"),
+        ("`/admin`", "/admin", true, "/page"),
+        ("`/graph`, cached token", "/graph", true, "/graph"),
+        ("`/graph`, signed out", "/graph", false, "/page"),
     ] {
+        let cookie_of = |cookie: &str| if is_signed_in { cookie.to_owned() } else { String::new() };
         // The page of bare actix-web has the same length.
-        let bare = format!("{bare}?{}", Connection::open(&app).get(path, cookie).1.len());
-        let (mut of_app, mut of_bare) = (Load::default(), Load::default());
+        let (app, cookie) = &apps[apps.len() - 1];
+        let length = Connection::open(app).get(path, &cookie_of(cookie)).1.len();
+        let bare = format!("{bare}?{length}");
+        let mut of_apps = [Load::default(), Load::default()];
+        let mut of_bare = Load::default();
         for _ in 0..ROUNDS {
-            of_app.add(&app, ROUND, |connection| _ = connection.get(path, cookie));
+            for ((app, cookie), load) in apps.iter().rev().zip(&mut of_apps) {
+                let cookie = cookie_of(cookie);
+                load.add(app, ROUND, |connection| _ = connection.get(path, &cookie));
+            }
             of_bare.add(&servers, ROUND, |connection| _ = connection.get(&bare, ""));
         }
-        let ((per_second, cpu), (bare, _)) = (of_app.result(), of_bare.result());
-        println!("| {page} | {per_second:.0} | {bare:.0} | {:.2} | {cpu:.0} |", per_second / bare);
+        let ((per_second, cpu), (bare, _)) = (of_apps[0].result(), of_bare.result());
+        let ratio = per_second / bare;
+        print!("| {page} | {per_second:.0} | {bare:.0} | {ratio:.2} | {cpu:.1} |");
+        println!("{}", other_cpu(&of_apps[1]));
     }
-    let (mut sign_ins, mut memory) = (Load::default(), format!("{memory:.1} MiB at the start"));
-    for _ in 0..4 {
-        sign_ins.add(&app, 10 * ROUND, |connection| _ = sign_in(connection));
-        let (_, now) = cpu_and_memory(app.process.id());
-        memory += &format!(", {now:.1} MiB after {} sign-ins", sign_ins.requests);
+    let (mut of_apps, mut memory) =
+        ([Load::default(), Load::default()], format!("{memory:.1} MiB at the start"));
+    for _ in 0..8 {
+        for ((app, _), load) in apps.iter().rev().zip(&mut of_apps) {
+            load.add(app, 5 * ROUND, |connection| _ = sign_in(connection));
+        }
+        let (_, now) = cpu_and_memory(apps[apps.len() - 1].0.process.id());
+        memory += &format!(", {now:.1} MiB after {} sign-ins", of_apps[0].requests);
     }
-    let (per_second, cpu) = sign_ins.result();
-    println!("| a whole sign-in | {per_second:.0} | | | {cpu:.0} |\n");
-    println!("Memory of the app: {memory}.");
+    let (per_second, cpu) = of_apps[0].result();
+    print!("| a whole sign-in | {per_second:.0} | | | {cpu:.1} |");
+    println!("{}\n\nMemory of the app: {memory}.", other_cpu(&of_apps[1]));
     let (of_load, _) = cpu_and_memory(std::process::id());
     println!("{:.0} s. The load took {of_load:.0} s of CPU.", started.elapsed().as_secs_f64());
+}
+
+/// The last cell of a row, if there is another build.
+fn other_cpu(load: &Load) -> String {
+    if load.requests == 0.0 { String::new() } else { format!(" {:.1} |", load.result().1) }
 }
 
 /// A process that ends when this value is dropped.

@@ -12,7 +12,6 @@ use actix_web::http::header::{ContentType, LOCATION};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use base64::prelude::*;
-use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tera::{Tera, context};
 use tracing::info;
@@ -40,9 +39,8 @@ pub async fn admin(
 ) -> Result<HttpResponse, Error> {
     let now = OffsetDateTime::now_utc().unix_timestamp(); // Unix time, in seconds
 
-    // What the next tokens must contain. This page calls no API, so it gets no claims
-    // challenge. Step 5 adds what this app always requests.
-    let mut requested_claims = RequestedClaims::default();
+    // Step 5 sends it. This page needs nothing special in the tokens.
+    let requested_claims = RequestedClaims::default();
 
     // <ms_docref_require_authentication>
     // Step 1: session lookup. The browser has only a session ID in a cookie. The session
@@ -51,8 +49,8 @@ pub async fn admin(
     let user: Option<User> = session.get("user").unwrap_or_default();
     info!("step 1: session lookup, a user is signed in: {}", user.is_some());
 
-    // If all goes well, this block returns the page from the handler. A `break` leaves only
-    // the block. Its text says why the user must sign in, and step 5 follows.
+    // This block either returns the page or an error from the handler, or a `break` ends it
+    // with the reason why the user must sign in. Step 5 follows the block.
     let reason: &str = 'needs_sign_in: {
         let Some(user) = &user else {
             break 'needs_sign_in "nobody is signed in";
@@ -61,9 +59,9 @@ pub async fn admin(
 
         // <ms_docref_require_admin_role_authNZ>
         // Step 4: role inspection. The ID token contains the roles that the user had at
-        // the sign-in. When it expires, a new sign-in gets the current roles, usually
-        // without a prompt. Step 8 accepts a token until 120 s after `exp`. Wait 180 s here,
-        // or a token just accepted could be refused at once.
+        // the sign-in. When the token expires, sign in again, so that the roles are current.
+        // Usually the user sees no prompt. Step 8 accepts a token until 120 s after its end.
+        // Wait 180 s here, or a token just accepted could lead to a sign-in at once, in a loop.
         let claims = &user.id_token_claims;
         if claims.exp + 180 <= now {
             break 'needs_sign_in "the ID token has expired";
@@ -99,27 +97,22 @@ pub async fn admin(
     // <ms_docref_build_auth_code_flow>
     // Start the authorization code flow: send the browser to Microsoft Entra ID, where the
     // user signs in. Three random values protect the sign-in:
-    // - `state`: step 6 checks that this browser started the sign-in.
-    // - `nonce`: step 8 checks that the ID token is for this sign-in.
-    // - `code_verifier`: only its hash, the `code_challenge`, is in this request. Step 7
-    //   sends the value itself. A thief cannot redeem a code without this value (PKCE).
+    // - `state` comes back with the browser. Step 6 checks that this browser started the
+    //   sign-in. Otherwise an attacker could sign a user in as somebody else with a link.
+    // - `nonce` comes back in the ID token. Step 8 checks that the token is for this sign-in.
+    //   Otherwise a recorded token of another sign-in could be used again.
+    // - `code_verifier` stays here, and only its hash is in this request. Step 7 sends the
+    //   value itself. Otherwise an attacker who stole a code could put it into a sign-in of
+    //   their own, and this app would redeem it for them. This is PKCE.
     info!("step 5: {reason}, redirecting to the authorization endpoint");
     let random = || BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let (state, nonce, code_verifier) = (random(), random(), random());
     let code_challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(&code_verifier));
-    // The cookie below has no room for a longer claims challenge. Sign in without it.
-    if serde_json::to_string(&requested_claims)?.len() > 250 {
-        requested_claims = RequestedClaims::default();
-    }
-    // Tell Microsoft that this app understands claims challenges: capability (`xms_cc`)
-    // `cp1`.
-    requested_claims.access_token.insert("xms_cc".to_owned(), json!({ "values": ["cp1"] }));
-
-    // <ms_docref_authorization_url>
     let mut url = metadata.authorization_endpoint.clone();
     url.query_pairs_mut().extend_pairs([
         ("client_id", settings.client_id.as_str()),
         ("response_type", "code"),
+        // Microsoft Entra ID sends the browser back to this address, with a code.
         ("redirect_uri", settings.redirect_uri.as_str()),
         // `openid` requests an ID token, `profile` the user's name in the ID token, and
         // `offline_access` a refresh token.
@@ -130,17 +123,17 @@ pub async fn admin(
         ("code_challenge", &code_challenge),
         ("code_challenge_method", "S256"),
     ]);
-    // A user who must sign in again need not choose the account again.
+    // Name the account of a user who must sign in again, so that nobody has to choose it.
     if let Some(user) = &user {
         let claims = &user.id_token_claims;
         if let Some(hint) = claims.login_hint.as_ref().or(claims.preferred_username.as_ref()) {
             url.query_pairs_mut().append_pair("login_hint", hint);
         }
     }
-    // </ms_docref_authorization_url>
+    // </ms_docref_build_auth_code_flow>
 
     // <ms_docref_keep_auth_code_flow>
-    // Keep what steps 6 to 9 need in a cookie with `state` in its name. The session is a bad
+    // Keep what steps 6 to 9 need in a cookie with `state` in its name. The session is not the
     // place: two tabs would overwrite each other's values, and each visitor who does not
     // sign in would leave a session on the server.
     let page_url = req.uri().path_and_query().map_or("/", |url| url.as_str());
@@ -151,15 +144,16 @@ pub async fn admin(
         is_repeated: user.is_some(),
         post_sign_in_url: page_url.to_owned(),
     };
-    // Ten of these cookies must fit into a header of 8 KB, the limit of many proxies. If the
-    // address of the page is too long, keep only its path.
-    if serde_json::to_vec(&flow)?.len() > 490 {
+    // Keep the cookie under 730 bytes, so that ten of them fit into a header of 8 KB, the limit
+    // of many proxies. Of a long address, keep only the path.
+    if serde_json::to_string(&flow)?.len() > 490 {
         flow.post_sign_in_url = req.path().to_owned();
     }
     let name = format!("{}-flow-{state}", settings.cookie_prefix());
-    let value = BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&flow)?);
+    let value = BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_string(&flow)?);
     let cookie = Cookie::build(name, value)
         .path("/")
+        // Scripts cannot read it.
         .http_only(true)
         // The redirect to step 6 comes from another site. Strict would not send the cookie.
         .same_site(SameSite::Lax)
@@ -168,5 +162,4 @@ pub async fn admin(
         .finish();
     Ok(HttpResponse::Found().insert_header((LOCATION, url.as_str())).cookie(cookie).finish())
     // </ms_docref_keep_auth_code_flow>
-    // </ms_docref_build_auth_code_flow>
 }

@@ -49,15 +49,12 @@ pub async fn auth_redirect(
 ) -> Result<HttpResponse, Error> {
     let now = OffsetDateTime::now_utc().unix_timestamp(); // Unix time, in seconds
 
-    // <ms_docref_authorization_response>
-    // Step 6: authorization response. Anyone can make a browser open this address with any
-    // query.
-
     // <ms_docref_find_auth_code_flow>
-    // Step 5 stored a cookie with `state` in its name. If this browser does not have it,
-    // refuse the response. Without this check, an attacker could send a link with the
-    // attacker's own code, and the user would be signed in as the attacker. Texts in the
-    // query may be forged: show them only after this check.
+    // Step 6: authorization response. Anyone can make a browser open this address with any
+    // query. Step 5 stored a cookie with `state` in its name. If this browser has no cookie
+    // with that name, it did not start this sign-in. Without this check, an attacker could
+    // send a link with the attacker's own code, and the user would be signed in as the
+    // attacker.
     let flow_cookie_name = format!("{}-flow-{}", settings.cookie_prefix(), query.state);
     let flow: Option<AuthCodeFlow> = req
         .cookie(&flow_cookie_name)
@@ -72,17 +69,19 @@ pub async fn auth_redirect(
     // </ms_docref_find_auth_code_flow>
 
     // <ms_docref_response_issuer>
-    // If the response names its issuer, it must be our tenant.
+    // If the response names the tenant that it comes from, that must be ours. Otherwise an
+    // app with several tenants could send the code of one to another, which may be hostile.
     if query.iss.as_ref().is_some_and(|iss| *iss != metadata.issuer) {
         return Err(ErrorBadRequest("Another tenant answered. Sign in again."));
     }
     // </ms_docref_response_issuer>
 
     // <ms_docref_authorization_error>
+    // Show texts of the query only now. Before the check of `state`, anyone could send them.
     if let Some(error) = &query.error {
         let details = format!("{error}: {}", query.error_description);
         return Err(match error.as_str() {
-            // The user or an administrator did not consent to the permissions of this app.
+            // The user or an administrator did not consent to what this app asks for.
             "access_denied" | "consent_required" => {
                 ErrorForbidden(format!("The sign-in was declined. Sign in again. {details}"))
             }
@@ -92,11 +91,10 @@ pub async fn auth_redirect(
             )),
         });
     }
-    // </ms_docref_authorization_error>
     let Some(code) = &query.code else {
         return Err(ErrorBadRequest("Microsoft Entra ID sent no code. Sign in again."));
     };
-    // </ms_docref_authorization_response>
+    // </ms_docref_authorization_error>
 
     // <ms_docref_redeem_auth_code>
     // Step 7: redeem the code for tokens. This app calls the token endpoint directly, so that
@@ -105,8 +103,9 @@ pub async fn auth_redirect(
         ("client_id", settings.client_id.clone()),
         ("grant_type", "authorization_code".to_owned()),
         ("code", code.clone()),
-        // Microsoft Entra ID hashes this value and compares it with the `code_challenge`.
+        // Microsoft Entra ID hashes this value and compares it with `code_challenge` of step 5.
         ("code_verifier", flow.code_verifier),
+        // These must be the same as in step 5.
         ("redirect_uri", settings.redirect_uri.to_string()),
         ("scope", format!("openid profile offline_access {}", settings.scope)),
         ("claims", serde_json::to_string(&flow.requested_claims)?),
@@ -120,7 +119,7 @@ pub async fn auth_redirect(
             ("client_assertion", certificate.sign_assertion(&metadata.token_endpoint)?),
         ]),
     }
-    let unavailable = |err| {
+    let unavailable = |err: reqwest::Error| {
         warn!("no valid response from Microsoft Entra ID: {err:?}");
         ErrorBadGateway("Microsoft Entra ID is not available. Try again in a minute.")
     };
@@ -148,16 +147,20 @@ pub async fn auth_redirect(
 
     // <ms_docref_validate_id_token>
     // Step 8: validate the ID token. It is a JSON Web Token: a header, the claims, and a
-    // signature over both.
+    // signature over both. Here it came directly from the token endpoint, so TLS proves where
+    // it is from. The signature proves it in all other cases too, also if you use this block
+    // for a token that came through a browser.
     let refuse = |cause: &str| {
         ErrorUnauthorized(format!("The ID token is not valid: {cause}. You are not signed in."))
     };
     let jwt_header =
         jsonwebtoken::decode_header(&id_token).map_err(|err| refuse(&err.to_string()))?;
-    // `crit` lists extensions that the receiver must understand. This app understands none.
+    // `crit` lists extensions that the receiver must understand. The library does not check
+    // it, and this app understands none.
     if jwt_header.crit.is_some() {
-        return Err(refuse("crit"));
+        return Err(refuse("it has an extension in crit"));
     }
+    // </ms_docref_validate_id_token>
 
     // <ms_docref_signing_keys>
     // Find the public key whose ID is in the header (`kid`). Microsoft Entra ID changes its
@@ -175,10 +178,11 @@ pub async fn auth_redirect(
     // </ms_docref_signing_keys>
 
     // <ms_docref_check_claims>
-    // Microsoft Entra ID signs with RS256. The library verifies the signature, and that the
-    // token comes from our tenant (`iss`), is for this app (`aud`), and is valid now (`exp`,
-    // `nbf`), with 120 seconds for clocks that differ. It would not check a claim that is
-    // missing, so require these.
+    // The library verifies the signature, which Microsoft Entra ID makes with RS256. It
+    // checks that the token comes from our tenant (`iss`), is for this app and not for another
+    // one (`aud`), has not expired (`exp`), and is not for later (`nbf`). 120 seconds are for
+    // clocks that differ. The library checks a claim only if the token has it, so require
+    // these. `sub` names the user.
     let mut validation = Validation::new(Algorithm::RS256);
     validation.set_issuer(&[&metadata.issuer]);
     validation.set_audience(&[&settings.client_id]);
@@ -190,16 +194,16 @@ pub async fn auth_redirect(
     // </ms_docref_check_claims>
 
     // <ms_docref_check_nonce>
-    // The token is for this sign-in, and was not issued in the future.
+    // Check that the token is for this sign-in, and not a recorded one of another sign-in.
     if claims.nonce != flow.nonce {
         return Err(refuse("it has the nonce of another sign-in"));
     }
+    // A token from the future means that a clock is wrong.
     if claims.iat > now + 120 {
         return Err(refuse("it was issued in the future"));
     }
     info!("step 8: ID token validated");
     // </ms_docref_check_nonce>
-    // </ms_docref_validate_id_token>
 
     // <ms_docref_sign_in>
     // Step 9: sign in. Store the user and the tokens, and nothing of a previous user.
@@ -209,9 +213,9 @@ pub async fn auth_redirect(
         expires_on: now + i64::from(tokens.expires_in),
         refresh_token,
     };
-    let name = claims.name.as_ref().or(claims.preferred_username.as_ref());
+    let name = claims.name.clone().or(claims.preferred_username.clone());
     let user = User {
-        name: name.map_or("unknown user", String::as_str).to_owned(),
+        name: name.unwrap_or("unknown user".to_owned()),
         id_token_claims: claims,
         signed_in_on: now,
         is_repeated: flow.is_repeated,
@@ -224,23 +228,24 @@ pub async fn auth_redirect(
     session.renew();
     let oid = user.id_token_claims.oid.as_deref().unwrap_or("unknown");
     info!("step 9: sign in, oid {oid:?}, access token valid for {} s", tokens.expires_in);
+    // </ms_docref_sign_in>
 
     // <ms_docref_redirect_after_sign_in>
-    // This sign-in is finished. Remove its cookie: send it with the same path and `secure`.
+    // This sign-in is finished. To remove its cookie, set it again, with the same path and
+    // `secure`, and without a value.
     let mut used =
         Cookie::build(flow_cookie_name, "").path("/").secure(settings.is_https()).finish();
     used.make_removal();
-    // Redirect only within this app. The user or another app may have changed the address in
-    // the cookie. To browsers, "//evil.example" and even "/\t/evil.example" is another host,
-    // so join the address to this app as they do, and compare.
+    // Redirect to the page that the user opened, but only within this app. The address comes
+    // from a cookie, and may be "//evil.example", which leads browsers to another host. So
+    // resolve it as browsers do. If its origin is not that of this app, go to the home page.
     let page = flow.post_sign_in_url.as_str();
-    let joined = settings.redirect_uri.join(page);
-    let is_local = joined.is_ok_and(|url| url.origin() == settings.redirect_uri.origin());
+    let resolved = settings.redirect_uri.join(page);
+    let is_local = resolved.is_ok_and(|url| url.origin() == settings.redirect_uri.origin());
     let location = match HeaderValue::from_str(page) {
         Ok(page) if is_local => page,
         _ => HeaderValue::from_static("/"),
     };
     Ok(HttpResponse::Found().insert_header((LOCATION, location)).cookie(used).finish())
     // </ms_docref_redirect_after_sign_in>
-    // </ms_docref_sign_in>
 }

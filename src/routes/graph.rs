@@ -13,8 +13,8 @@ use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use base64::prelude::*;
 use reqwest::Client;
-use reqwest::header::{RETRY_AFTER, WWW_AUTHENTICATE};
-use serde_json::{Value, json};
+use reqwest::header::RETRY_AFTER;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tera::{Tera, context};
 use tracing::{info, warn};
@@ -48,8 +48,8 @@ pub async fn graph(
 ) -> Result<HttpResponse, Error> {
     let now = OffsetDateTime::now_utc().unix_timestamp(); // Unix time, in seconds
 
-    // What the next tokens must contain. Step 2 or 3 may get a claims challenge, which step 5
-    // then requests.
+    // What the next tokens must contain. Steps 2 and 3 may get a claims challenge, and step 5
+    // sends it.
     let mut requested_claims = RequestedClaims::default();
 
     // <ms_docref_require_authentication>
@@ -59,22 +59,24 @@ pub async fn graph(
     let user: Option<User> = session.get("user").unwrap_or_default();
     info!("step 1: session lookup, a user is signed in: {}", user.is_some());
 
-    // If all goes well, this block returns the page from the handler. A `break` leaves only
-    // the block. Its text says why the user must sign in, and step 5 follows.
+    // This block either returns the page or an error from the handler, or a `break` ends it
+    // with the reason why the user must sign in. Step 5 follows the block.
     let reason: &str = 'needs_sign_in: {
         let Some(user) = &user else {
             break 'needs_sign_in "nobody is signed in";
         };
         // </ms_docref_require_authentication>
 
-        // True if the user has just signed in again. If a token is refused all the same,
-        // stop with an error. Another sign-in would be a redirect loop.
+        // Whether this user signed in again less than a minute ago. If a token is still refused,
+        // show an error. A third sign-in would be a redirect loop. (A negative time means that
+        // the clock was set back.)
         let is_loop = user.is_repeated && (0..60).contains(&(now - user.signed_in_on));
 
         // <ms_docref_acquire_token>
         // Step 2: token cache. Use the access token in the session if it is for SCOPE and valid
-        // for five more minutes. Otherwise get a new one with the refresh token. MSAL,
-        // Microsoft's library for other languages, calls this `acquire_token_silent`.
+        // for five more minutes. Otherwise get a new one with the refresh token. The user stays
+        // signed in as before. MSAL, Microsoft's library for other languages, calls this
+        // `acquire_token_silent`.
         let token_cache: Option<TokenCache> = session.get("token_cache").unwrap_or_default();
         let Some(mut token_cache) = token_cache else {
             break 'needs_sign_in "the session has no tokens";
@@ -86,8 +88,7 @@ pub async fn graph(
                 ("grant_type", "refresh_token".to_owned()),
                 ("refresh_token", token_cache.refresh_token.clone()),
                 ("scope", format!("openid profile offline_access {}", settings.scope)),
-                // This app understands claims challenges, see step 5.
-                ("claims", r#"{"access_token":{"xms_cc":{"values":["cp1"]}}}"#.to_owned()),
+                ("claims", serde_json::to_string(&requested_claims)?),
             ];
             // Prove that this app sends the request: with the client secret, or with a client
             // assertion, a short statement that is signed with the key of a certificate.
@@ -98,7 +99,7 @@ pub async fn graph(
                     ("client_assertion", certificate.sign_assertion(&metadata.token_endpoint)?),
                 ]),
             }
-            let unavailable = |err| {
+            let unavailable = |err: reqwest::Error| {
                 warn!("step 2: no valid response from the token endpoint: {err:?}");
                 ErrorBadGateway("Microsoft Entra ID is not available. Try again in a minute.")
             };
@@ -122,9 +123,11 @@ pub async fn graph(
                          If this happens again, give this text to the owner of this app: {err}"
                     )));
                 }
-                warn!("step 2: the refresh token was refused: {:?}", err.to_string());
-                let challenge = err.claims.and_then(|json| serde_json::from_str(&json).ok());
-                requested_claims = challenge.unwrap_or_default();
+                let details = err.to_string();
+                warn!("step 2: the refresh token was refused, {details:?}"); // on one line
+                let challenge = err.claims.unwrap_or_default();
+                requested_claims =
+                    RequestedClaims::from_challenge(challenge.as_bytes()).unwrap_or_default();
                 break 'needs_sign_in "the refresh token was refused";
             }
             let tokens: Tokens = response.json().await.map_err(unavailable)?;
@@ -145,7 +148,7 @@ pub async fn graph(
         // <ms_docref_call_ms_graph>
         // Step 3: call Microsoft Graph as the user, with the access token in the header
         // `Authorization: Bearer …`.
-        let unavailable = |err| {
+        let unavailable = |err: reqwest::Error| {
             warn!("step 3: no valid response from Microsoft Graph: {err:?}");
             ErrorBadGateway("Microsoft Graph is not available. Try again in a minute.")
         };
@@ -171,41 +174,29 @@ pub async fn graph(
         // </ms_docref_display_graph_response>
 
         // <ms_docref_graph_error>
-        // Microsoft Graph sent an error.
-        let headers = response.headers().clone();
+        // Any other status is an error. Microsoft Graph may say when to try again.
+        let challenge = RequestedClaims::from_headers(response.headers());
+        let retry_after = response.headers().get(RETRY_AFTER).cloned();
         let body: Value = response.json().await.unwrap_or_default();
         let code = body["error"]["code"].as_str().unwrap_or("no error code");
         let message = body["error"]["message"].as_str().unwrap_or("no message");
         if status != 401 || is_loop {
-            let retry_after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-            let seconds: u32 = retry_after.and_then(|text| text.parse().ok()).unwrap_or(60);
+            let seconds = retry_after.and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
             return Err(ErrorBadGateway(format!(
-                "Microsoft Graph answered {status}. Try again in {seconds} seconds. If this \
-                 happens again, give this text to the owner of this app: {code}: {message}"
+                "Microsoft Graph answered {status}. Try again in {} seconds. If this happens \
+                 again, give this text to the owner of this app: {code}: {message}",
+                seconds.unwrap_or(60)
             )));
         }
         // </ms_docref_graph_error>
 
         // <ms_docref_claims_challenge>
         // 401: Microsoft Graph can refuse an access token before it expires, for example after
-        // a change of the password. Then the user must sign in again. The header
-        // WWW-Authenticate may have the parameter `claims`: JSON in Base64, which says what
-        // the next token must contain. This is a claims challenge. Step 5 requests it.
-        warn!("step 3: the access token was refused: {:?}", format!("{code}: {message:.2000}"));
-        for header in headers.get_all(WWW_AUTHENTICATE) {
-            let header = String::from_utf8_lossy(header.as_bytes());
-            for parameter in header.split([',', ' ']) {
-                let (name, value) = parameter.split_once('=').unwrap_or_default();
-                // Without quotes and padding, in the alphabet that is safe in URLs.
-                let base64 = value.trim_matches(['"', '=']).replace('+', "-").replace('/', "_");
-                if name.eq_ignore_ascii_case("claims")
-                    && let Ok(json) = BASE64_URL_SAFE_NO_PAD.decode(base64)
-                    && let Ok(challenge) = serde_json::from_slice(&json)
-                {
-                    requested_claims = challenge;
-                }
-            }
-        }
+        // a change of the password. Then the user must sign in again. If the response has a
+        // claims challenge, step 5 sends it to Microsoft Entra ID.
+        let details: String = format!("{code}: {message}").chars().take(2_000).collect();
+        warn!("step 3: the access token was refused, {details:?}"); // {:?} keeps it on one line
+        requested_claims = challenge.unwrap_or_default();
         break 'needs_sign_in "Microsoft Graph refused the access token";
         // </ms_docref_claims_challenge>
     }; // only a `break` gets here
@@ -214,27 +205,22 @@ pub async fn graph(
     // <ms_docref_build_auth_code_flow>
     // Start the authorization code flow: send the browser to Microsoft Entra ID, where the
     // user signs in. Three random values protect the sign-in:
-    // - `state`: step 6 checks that this browser started the sign-in.
-    // - `nonce`: step 8 checks that the ID token is for this sign-in.
-    // - `code_verifier`: only its hash, the `code_challenge`, is in this request. Step 7
-    //   sends the value itself. A thief cannot redeem a code without this value (PKCE).
+    // - `state` comes back with the browser. Step 6 checks that this browser started the
+    //   sign-in. Otherwise an attacker could sign a user in as somebody else with a link.
+    // - `nonce` comes back in the ID token. Step 8 checks that the token is for this sign-in.
+    //   Otherwise a recorded token of another sign-in could be used again.
+    // - `code_verifier` stays here, and only its hash is in this request. Step 7 sends the
+    //   value itself. Otherwise an attacker who stole a code could put it into a sign-in of
+    //   their own, and this app would redeem it for them. This is PKCE.
     info!("step 5: {reason}, redirecting to the authorization endpoint");
     let random = || BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let (state, nonce, code_verifier) = (random(), random(), random());
     let code_challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(&code_verifier));
-    // The cookie below has no room for a longer claims challenge. Sign in without it.
-    if serde_json::to_string(&requested_claims)?.len() > 250 {
-        requested_claims = RequestedClaims::default();
-    }
-    // Tell Microsoft that this app understands claims challenges: capability (`xms_cc`)
-    // `cp1`.
-    requested_claims.access_token.insert("xms_cc".to_owned(), json!({ "values": ["cp1"] }));
-
-    // <ms_docref_authorization_url>
     let mut url = metadata.authorization_endpoint.clone();
     url.query_pairs_mut().extend_pairs([
         ("client_id", settings.client_id.as_str()),
         ("response_type", "code"),
+        // Microsoft Entra ID sends the browser back to this address, with a code.
         ("redirect_uri", settings.redirect_uri.as_str()),
         // `openid` requests an ID token, `profile` the user's name in the ID token, and
         // `offline_access` a refresh token.
@@ -245,17 +231,17 @@ pub async fn graph(
         ("code_challenge", &code_challenge),
         ("code_challenge_method", "S256"),
     ]);
-    // A user who must sign in again need not choose the account again.
+    // Name the account of a user who must sign in again, so that nobody has to choose it.
     if let Some(user) = &user {
         let claims = &user.id_token_claims;
         if let Some(hint) = claims.login_hint.as_ref().or(claims.preferred_username.as_ref()) {
             url.query_pairs_mut().append_pair("login_hint", hint);
         }
     }
-    // </ms_docref_authorization_url>
+    // </ms_docref_build_auth_code_flow>
 
     // <ms_docref_keep_auth_code_flow>
-    // Keep what steps 6 to 9 need in a cookie with `state` in its name. The session is a bad
+    // Keep what steps 6 to 9 need in a cookie with `state` in its name. The session is not the
     // place: two tabs would overwrite each other's values, and each visitor who does not
     // sign in would leave a session on the server.
     let page_url = req.uri().path_and_query().map_or("/", |url| url.as_str());
@@ -266,15 +252,16 @@ pub async fn graph(
         is_repeated: user.is_some(),
         post_sign_in_url: page_url.to_owned(),
     };
-    // Ten of these cookies must fit into a header of 8 KB, the limit of many proxies. If the
-    // address of the page is too long, keep only its path.
-    if serde_json::to_vec(&flow)?.len() > 490 {
+    // Keep the cookie under 730 bytes, so that ten of them fit into a header of 8 KB, the limit
+    // of many proxies. Of a long address, keep only the path.
+    if serde_json::to_string(&flow)?.len() > 490 {
         flow.post_sign_in_url = req.path().to_owned();
     }
     let name = format!("{}-flow-{state}", settings.cookie_prefix());
-    let value = BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&flow)?);
+    let value = BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_string(&flow)?);
     let cookie = Cookie::build(name, value)
         .path("/")
+        // Scripts cannot read it.
         .http_only(true)
         // The redirect to step 6 comes from another site. Strict would not send the cookie.
         .same_site(SameSite::Lax)
@@ -283,5 +270,4 @@ pub async fn graph(
         .finish();
     Ok(HttpResponse::Found().insert_header((LOCATION, url.as_str())).cookie(cookie).finish())
     // </ms_docref_keep_auth_code_flow>
-    // </ms_docref_build_auth_code_flow>
 }

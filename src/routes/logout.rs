@@ -16,6 +16,7 @@ use crate::settings::Settings;
 // </ms_docref_import_logout>
 
 /// Ends the session. Redirects to the home page or, with SSO_LOGOUT, to Microsoft Entra ID.
+/// A link on another site can sign a user out too. The user then has to sign in again.
 ///
 /// # Errors
 /// 500 if this app fails.
@@ -34,9 +35,9 @@ pub async fn logout(
 
     // Microsoft Entra ID has a session of its own in this browser, for all apps (single
     // sign-on). End it only with SSO_LOGOUT.
-    let end_session_endpoint = metadata.end_session_endpoint.clone();
-    let Some(mut url) = end_session_endpoint.filter(|_| settings.sso_logout) else {
-        return Ok(HttpResponse::Found().insert_header((LOCATION, "/")).finish());
+    let mut url = match metadata.end_session_endpoint.clone() {
+        Some(url) if settings.sso_logout => url,
+        _ => return Ok(HttpResponse::Found().insert_header((LOCATION, "/")).finish()),
     };
     // </ms_docref_logout_user>
 

@@ -104,7 +104,7 @@ fn the_copies_of_a_marked_block_are_equal() {
             }
         }
     }
-    assert_eq!(copies, 4, "step 1, and step 5 with its two parts");
+    assert_eq!(copies, 3, "step 1, and step 5 in two parts");
 }
 
 #[test]

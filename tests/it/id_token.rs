@@ -134,7 +134,7 @@ async fn an_id_token_with_another_signature_or_header_is_refused() {
             remove(&mut token.header, "kid");
         }),
         ("an unknown kid", UNKNOWN, |token| token.header["kid"] = "unknown".into()),
-        ("an extension in crit", "crit", |token| {
+        ("an extension in crit", "it has an extension in crit", |token| {
             token.header["crit"] = json!(["exp"]);
             token.header["exp"] = 0.into();
         }),

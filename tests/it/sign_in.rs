@@ -417,7 +417,7 @@ async fn step_3_answers_a_claims_challenge() {
     assert_eq!(authorize.location_parameter("claims").as_deref(), Some(claims));
     let login_hint = authorize.location_parameter("login_hint");
     assert_eq!(login_hint.as_deref(), Some("cleo@platform.example"));
-    assert!(app.log().contains("step 3: the access token was refused: \"TheCode: <b>CAE</b>\""));
+    assert!(app.log().contains("step 3: the access token was refused, \"TheCode: <b>CAE</b>\""));
     assert_eq!(browser.get(platform.callback(&authorize)).await.location(), "/graph");
     assert_eq!(platform.token_forms().await[1]["claims"], claims);
     assert_eq!(app.session()["user"]["is_repeated"], true);
