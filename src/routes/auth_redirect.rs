@@ -103,7 +103,7 @@ pub async fn auth_redirect(
         ("client_id", settings.client_id.clone()),
         ("grant_type", "authorization_code".to_owned()),
         ("code", code.clone()),
-        // Microsoft Entra ID hashes this value and compares it with `code_challenge` of step 5.
+        // Microsoft Entra ID compares the hash of this value with that of step 5.
         ("code_verifier", flow.code_verifier),
         // These must be the same as in step 5.
         ("redirect_uri", settings.redirect_uri.to_string()),
@@ -179,10 +179,10 @@ pub async fn auth_redirect(
 
     // <ms_docref_check_claims>
     // The library verifies the signature, which Microsoft Entra ID makes with RS256. It
-    // checks that the token comes from our tenant (`iss`), is for this app and not for another
-    // one (`aud`), has not expired (`exp`), and is not for later (`nbf`). 120 seconds are for
-    // clocks that differ. The library checks a claim only if the token has it, so require
-    // these. `sub` names the user.
+    // checks that the token comes from our tenant (`iss`), is for this app and not for
+    // another one (`aud`), has not expired (`exp`), and is not for later (`nbf`). 120 seconds
+    // are for clocks that differ. The library checks a claim only if the token has it, so
+    // require these. `sub` names the user.
     let mut validation = Validation::new(Algorithm::RS256);
     validation.set_issuer(&[&metadata.issuer]);
     validation.set_audience(&[&settings.client_id]);
