@@ -20,7 +20,6 @@ use actix_web::web::{self, Data};
 use actix_web::{App, HttpResponse, HttpServer};
 use anyhow::Context as _;
 use reqwest::Client;
-use reqwest::redirect::Policy;
 use tera::Tera;
 use tracing::info;
 use tracing_subscriber::filter::Targets;
@@ -39,6 +38,7 @@ mod cookies;
 #[cfg(feature = "demo-tenant")]
 mod demo_tenant;
 mod error_pages;
+mod http_client;
 mod json_highlight;
 mod openid_metadata;
 mod protocol;
@@ -62,7 +62,9 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
     let listeners = bind_listeners(&settings.listen_host, settings.port)?;
     let port = listeners[0].local_addr()?.port();
     let home_page = format!("http://{}:{port}", settings.listen_host);
-    settings.listens_on(&home_page)?;
+    if settings.redirect_uri.port() == Some(0) {
+        let _ = settings.redirect_uri.set_port(Some(port));
+    }
 
     let mut templates = Tera::new();
     templates.register_filter("json_highlight", json_highlight::json_highlight);
@@ -74,13 +76,6 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
         ("error.html", include_str!("../templates/error.html")),
     ])?;
 
-    // One client for all requests, so that they share connections. Without redirects: a
-    // request with a secret or a token goes only to the address that it is for.
-    let http = Client::builder().timeout(Duration::from_secs(15)).redirect(Policy::none());
-    // A proxy cannot reach the demo tenant.
-    let http = if settings.uses_demo_tenant() { http.no_proxy() } else { http };
-    let http = http.build()?;
-
     #[cfg(feature = "demo-tenant")]
     if settings.uses_demo_tenant() {
         let listeners = bind_listeners("localhost", port.saturating_add(1))
@@ -89,6 +84,7 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
         templates.global_context().insert("demo_tenant", &recorder);
     }
 
+    let http = http_client::build(&settings)?;
     let metadata = openid_metadata::load(&http, &settings).await;
     let metadata = metadata.with_context(|| format!("AUTHORITY = {:?}", settings.authority))?;
     info!("redirect URI: {}", settings.redirect_uri);

@@ -5,7 +5,7 @@ use reqwest::Client;
 use url::Url;
 
 use crate::protocol::OpenIdMetadata;
-use crate::settings::{Settings, is_https_or_loopback};
+use crate::settings::{PERSONAL_ACCOUNTS, Settings, is_https_or_loopback};
 
 // <ms_docref_openid_metadata>
 /// Asks AUTHORITY for its OpenID metadata (OpenID Connect Discovery 1.0 section 4) at the
@@ -27,13 +27,12 @@ pub async fn load(http: &Client, settings: &Settings) -> anyhow::Result<OpenIdMe
 
     // With several tenants, an administrator of any tenant could assign the role admin.
     let issuer = &metadata.issuer;
-    ensure!(!issuer.contains("{tenantid}"), "this is for all tenants; accepted is one tenant");
+    let is_for_many = issuer.contains("{tenantid}") || issuer.contains(PERSONAL_ACCOUNTS);
+    ensure!(!is_for_many, "this is not one tenant; accepted is the address of one tenant");
     // The issuer must have the host of AUTHORITY (section 4.3). With a custom domain as
-    // AUTHORITY, the issuer of an External ID tenant is still under ciamlogin.com.
+    // AUTHORITY, the issuer still has a host of Microsoft.
     let issuer_url = Url::parse(issuer).context("the issuer in the metadata is not a URL")?;
-    let is_external_id = issuer_url.scheme() == "https"
-        && issuer_url.host_str().is_some_and(|host| host.ends_with(".ciamlogin.com"));
-    let is_issuer = issuer_url.origin() == url.origin() || is_external_id;
+    let is_issuer = issuer_url.origin() == url.origin() || is_microsoft(&issuer_url);
     ensure!(is_issuer, "the metadata is for another issuer, {issuer:?}");
     // The app sends secrets, codes and tokens to these addresses.
     let OpenIdMetadata { authorization_endpoint, token_endpoint, jwks_uri, .. } = &metadata;
@@ -44,3 +43,20 @@ pub async fn load(http: &Client, settings: &Settings) -> anyhow::Result<OpenIdMe
     Ok(metadata)
 }
 // </ms_docref_openid_metadata>
+
+/// Whether Microsoft alone decides what is at `url`: its hosts for all tenants in each cloud, and
+/// those of External ID and Azure AD B2C.
+fn is_microsoft(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let clouds = [
+        "login.microsoftonline.com",
+        "login.microsoftonline.us",
+        "login.partner.microsoftonline.cn",
+        "login.sovcloud-identity.fr",
+        "login.sovcloud-identity.de",
+        "login.sovcloud-identity.sg",
+    ];
+    let is_host = clouds.contains(&host)
+        || [".ciamlogin.com", ".b2clogin.com"].iter().any(|domain| host.ends_with(domain));
+    url.scheme() == "https" && url.port().is_none() && is_host
+}

@@ -31,6 +31,9 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Part of each secret in the settings of an app that refuses to start.
 pub const HIDDEN: &str = "hidden-secret";
 
+/// Variables of the environment that name a proxy, or where not to use it.
+const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
+
 /// A request to a path with this prefix marks the end of the log.
 const MARK: &str = "/the-log-until-here-";
 
@@ -67,7 +70,10 @@ pub fn command(folder: &Path, settings: &[(&str, &str)]) -> Command {
     for key in default_settings().keys() {
         command.env_remove(key);
     }
-    command.env("NO_PROXY", "localhost,127.0.0.1").env("PORT", "0").envs(settings.iter().copied());
+    for name in PROXIES {
+        command.env_remove(name).env_remove(name.to_lowercase());
+    }
+    command.env("PORT", "0").envs(settings.iter().copied());
     command
 }
 

@@ -12,6 +12,7 @@ mod demo_tenant;
 mod documentation;
 mod hostile_input;
 mod id_token;
+mod network;
 mod outages;
 mod pages;
 mod redis;

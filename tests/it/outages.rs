@@ -182,6 +182,7 @@ async fn assert_refused(platform: &Platform, text: &str) {
 async fn the_app_does_not_start_with_unsafe_or_missing_metadata_and_says_why() {
     let platform = Platform::start().await;
     let another_issuer = "the metadata is for another issuer";
+    let many_tenants = "this is not one tenant; accepted is the address of one tenant";
     for (name, value, text) in [
         // oidcc-client-test-discovery-issuer-mismatch
         ("issuer", "https://evil.example/v2.0", "another issuer, \"https://evil.example/v2.0\""),
@@ -189,7 +190,25 @@ async fn the_app_does_not_start_with_unsafe_or_missing_metadata_and_says_why() {
         ("issuer", "http://contoso.ciamlogin.com/v2.0", another_issuer),
         ("issuer", "https://evil-ciamlogin.com/v2.0", another_issuer),
         ("issuer", "https://x.ciamlogin.com.evil.example/v2.0", another_issuer),
-        ("issuer", "https://x.ciamlogin.com/{tenantid}/v2.0", "this is for all tenants; accepted"),
+        ("issuer", "https://x.ciamlogin.com:8443/v2.0", another_issuer),
+        ("issuer", "http://login.microsoftonline.com/contoso/v2.0", another_issuer),
+        ("issuer", "https://login.microsoftonline.com:8443/contoso/v2.0", another_issuer),
+        ("issuer", "https://login.microsoftonline.com.evil.example/v2.0", another_issuer),
+        ("issuer", "https://login.microsoftonline.com@evil.example/v2.0", another_issuer),
+        ("issuer", "https://evil.login.microsoftonline.com/v2.0", another_issuer),
+        ("issuer", "https://loginmicrosoftonline.com/v2.0", another_issuer),
+        ("issuer", "https://login.microsoftonline.cn/v2.0", another_issuer),
+        ("issuer", "https://evilb2clogin.com/v2.0", another_issuer),
+        ("issuer", "https://x.b2clogin.com.evil.example/v2.0", another_issuer),
+        ("issuer", "http://x.b2clogin.com/v2.0", another_issuer),
+        ("issuer", "https://x.ciamlogin.com/{tenantid}/v2.0", many_tenants),
+        ("issuer", "https://login.microsoftonline.com/{tenantid}/v2.0", many_tenants),
+        // QuickMail #233, with a custom domain as AUTHORITY.
+        (
+            "issuer",
+            "https://login.microsoftonline.com/9188040d-6c67-4c5b-b112-36a304b66dad/v2.0",
+            many_tenants,
+        ),
         ("issuer", "contoso", "the issuer in the metadata is not a URL"),
         ("authorization_endpoint", "http://login.example/a", "not https: http://login.example/a"),
         ("token_endpoint", "http://login.example/t", "not https: http://login.example/t"),
@@ -216,6 +235,20 @@ async fn the_app_uses_the_addresses_and_the_issuer_of_the_metadata() {
     // oidcc-client-test-discovery-openid-config
     let platform = Platform::start().await;
     let authority = platform.authority();
+    // AUTHORITY is a custom domain (msal-dotnet #5927).
+    for issuer in [
+        "https://login.microsoftonline.com/2c7e90d4-1b5f-4a38-9d06-e8f3a1b7c542/v2.0",
+        "https://login.microsoftonline.us/2c7e90d4-1b5f-4a38-9d06-e8f3a1b7c542/v2.0",
+        "https://login.partner.microsoftonline.cn/2c7e90d4-1b5f-4a38-9d06-e8f3a1b7c542/v2.0",
+        "https://login.sovcloud-identity.fr/2c7e90d4-1b5f-4a38-9d06-e8f3a1b7c542/v2.0",
+        "https://login.sovcloud-identity.de/2c7e90d4-1b5f-4a38-9d06-e8f3a1b7c542/v2.0",
+        "https://login.sovcloud-identity.sg/2c7e90d4-1b5f-4a38-9d06-e8f3a1b7c542/v2.0",
+        "https://contoso.b2clogin.com/2c7e90d4-1b5f-4a38-9d06-e8f3a1b7c542/v2.0/",
+    ] {
+        platform.on(Endpoint::Metadata, move |answer| answer.json["issuer"] = issuer.into());
+        platform.id_token(move |token| token.claims["iss"] = issuer.into());
+        platform.signed_in(&[]).await;
+    }
     platform.on(Endpoint::Metadata, move |answer| {
         answer.json["issuer"] = "https://contoso.ciamlogin.com/v2.0".into();
         answer.json["authorization_endpoint"] = format!("{authority}/unusual?p=a%20policy").into();
@@ -225,7 +258,7 @@ async fn the_app_uses_the_addresses_and_the_issuer_of_the_metadata() {
     let app = platform.app(&[("SSO_LOGOUT", "true")]).await;
     // The metadata of an app with signing keys of its own names these keys.
     let metadata = platform.requests(Endpoint::Metadata).await;
-    assert_eq!(metadata[0].url.query(), Some(&*format!("appid={CLIENT_ID}")));
+    assert_eq!(metadata[7].url.query(), Some(&*format!("appid={CLIENT_ID}")));
 
     let browser = app.browser();
     platform.id_token(|token| token.claims["iss"] = "https://contoso.ciamlogin.com/v2.0".into());

@@ -25,7 +25,7 @@ const REGISTRATION: [(&str, &str); 3] = [
 ];
 
 /// Keys with wrong values, and a part of what the app says is accepted.
-const WRONG_VALUES: [(&str, &[&str], &str); 20] = [
+const WRONG_VALUES: [(&str, &[&str], &str); 21] = [
     ("CLIENT_ID", &[" e4a6f813-70c9-4d2b-b5e1-3c98d07a26f4", "my-app"], "which is a GUID"),
     ("CLIENT_CREDENTIAL", &["hidden-secret "], "the Value of a client secret"),
     ("CLIENT_CREDENTIAL", &["e4a6f813-70c9-4d2b-b5e1-3c98d07a26f4"], "Secret ID; use the Value"),
@@ -58,13 +58,21 @@ const WRONG_VALUES: [(&str, &[&str], &str); 20] = [
             "https://login.microsoftonline.com/organizations",
             "https://login.microsoftonline.com/consumers/",
             "https://login.microsoftonline.com/Consumers",
+            "https://login.example.com/common/b2c_1_policy",
+            // QuickMail #233
+            "https://login.microsoftonline.com/9188040d-6c67-4c5b-b112-36a304b66dad",
+            "https://login.microsoftonline.com/9188040D-6C67-4C5B-B112-36A304B66DAD/",
         ],
         "users of other tenants",
     ),
     ("SCOPE", &["", " "], "delegated permissions"),
     ("ENDPOINT", &["", "graph.microsoft.com/v1.0/me"], "an https address"),
     ("ENDPOINT", &["http://graph.microsoft.com/v1.0/me"], "http on this computer"),
-    ("LISTEN_HOST", &["", "::1", "[::1]"], "a host name or an IP address; for ::1"),
+    (
+        "LISTEN_HOST",
+        &["", "::1", "[::1]", "fe80::1", "http://localhost", "localhost:5000", "my host"],
+        "a host name or an IP address (IPv6 in brackets); for ::1",
+    ),
     ("PORT", &["", "65536", "-1", "http"], "a number from 0 (any free port) to 65535"),
     (
         "REDIRECT_URI",
@@ -85,6 +93,17 @@ const WRONG_VALUES: [(&str, &[&str], &str); 20] = [
     ("SESSION_FILE_DIR", &[""], "a folder"),
     ("SESSION_REDIS", &["", "redis://", "redis://127.0.0.1:port"], "redis://host:port"),
     ("SESSION_REDIS", &["http://user:hidden-secret@127.0.0.1"], "rediss://host:port for TLS"),
+    (
+        "SESSION_REDIS",
+        &[
+            "redis://:hidden-secret#1@127.0.0.1:6379",
+            "redis://user:1#hidden-secret@127.0.0.1:6379",
+            "redis://user:1/hidden-secret@127.0.0.1:6379",
+            "redis://user:1?hidden-secret@127.0.0.1:6379",
+            "rediss://127.0.0.1:6379#insecure",
+        ],
+        "in a password, write @ as %40, # as %23",
+    ),
     (
         "PERMANENT_SESSION_LIFETIME",
         &["0", "31536001", "-1", "1 day"],
@@ -126,9 +145,8 @@ async fn a_wrong_value_gives_one_line_with_key_value_and_what_is_accepted() {
             for file in [(FILE, in_toml.as_str()), (".env", &in_env)] {
                 let line = refused_with_one_line(&[file], environment).await;
                 let (start, end) = line.split_once(": accepted is ").expect(&line);
-                // A number from .env has no quotes.
-                let shown = [format!("{key} = {value:?}"), format!("{key} = {value}")];
-                let is_shown = if is_secret { start == key } else { shown.contains(&start.into()) };
+                let shown = format!("{key} = {value:?}");
+                let is_shown = if is_secret { start == key } else { start == shown };
                 assert!(is_shown && end.contains(accepted), "{line}");
             }
         }
@@ -167,28 +185,23 @@ async fn each_of_several_wrong_values_gives_a_line() {
 async fn a_file_that_the_app_cannot_use_gives_one_line_without_a_secret() {
     for (file, text, start) in [
         // A value of another type.
-        (FILE, "DEMO_TOKEN_LIFETIME = 60.5", "DEMO_TOKEN_LIFETIME = 60.5: accepted is"),
-        (FILE, "SCOPE = [\"User.Read\"]", "SCOPE = [\"User.Read\"]: accepted is"),
-        (FILE, "SSO_LOGOUT = \"true\"", "SSO_LOGOUT = \"true\": accepted is"),
-        (FILE, "CLIENT_CREDENTIAL = [\"hidden-secret\"]", "CLIENT_CREDENTIAL: accepted is"),
-        (FILE, "[SECRET_KEY]\nkey = \"hidden-secret\"", "SECRET_KEY: accepted is"),
+        (FILE, "DEMO_TOKEN_LIFETIME = 60.5", "DEMO_TOKEN_LIFETIME = \"60.5\": accepted"),
+        (FILE, "SSO_LOGOUT = 1", "SSO_LOGOUT = \"1\": accepted is"),
+        (FILE, "SCOPE = [\"User.Read\"]", "SCOPE: accepted is a single value"),
+        (
+            FILE,
+            "CLIENT_CREDENTIAL = [\"hidden-secret\"]",
+            "CLIENT_CREDENTIAL: accepted is a single",
+        ),
+        (FILE, "[SECRET_KEY]\nkey = \"hidden-secret\"", "SECRET_KEY: accepted is a single value"),
         // An unknown key.
         (FILE, "CLIENT_SECRET = \"hidden-secret\"", "CLIENT_SECRET: this key is unknown"),
         (FILE, "client_id = \"x\"", "client_id: this key is unknown"),
+        (FILE, "\"a\\nb\" = 1", "a\\nb: this key is unknown"),
         // Text that is not TOML, and lines that are not settings.
         (FILE, "CLIENT_CREDENTIAL = hidden-secret", "default_settings.toml: "),
         (FILE, "SECRET_KEY = \"\\hidden-secret\"", "default_settings.toml: "),
         (FILE, "PORT = 5000\nPORT = 5001", "default_settings.toml: "),
-        (
-            ".env",
-            "CLIENT_CREDENTIAL=a hidden-secret",
-            ".env: the app cannot read it; accepted are lines KEY=",
-        ),
-        (
-            ".env",
-            "SECRET_KEY='hidden-secret",
-            ".env: the app cannot read it; accepted are lines KEY=",
-        ),
     ] {
         let line = refused_with_one_line(&[(file, text)], &[]).await;
         assert!(line.starts_with(start), "{text}: {line}");
@@ -292,19 +305,139 @@ async fn the_environment_wins_over_env_and_env_over_the_file_and_the_file_over_t
     }
 }
 
+/// Lines of `.env`, and the value of SCOPE that must arrive.
+const VALUES: [(&str, &str); 27] = [
+    // dotenvy #93, motdotla/dotenv #852
+    ("SCOPE=me?$select=displayName,mail", "me?$select=displayName,mail"),
+    ("SCOPE=\"me?$select=displayName,mail\"", "me?$select=displayName,mail"),
+    ("SCOPE='me?$select=displayName,mail'", "me?$select=displayName,mail"),
+    ("SCOPE=a${PATH}b$PATH$$", "a${PATH}b$PATH$$"),
+    // motdotla/dotenv #322
+    ("SCOPE=last ", "last"),
+    ("SCOPE=last \r\n", "last"),
+    // The same kind: characters that have a meaning in a shell.
+    ("SCOPE=a#b#", "a#b#"),
+    ("SCOPE='a #b'", "a #b"),
+    ("SCOPE=\"a # b\"", "a # b"),
+    ("SCOPE=a b  c", "a b  c"),
+    ("SCOPE=a\\b\\n\\\\c\\", "a\\b\\n\\\\c\\"),
+    ("SCOPE=\"a\\nb\\$c\\\"", "a\\nb\\$c\\"),
+    ("SCOPE='a\\'", "a\\"),
+    ("SCOPE=it's \"quoted\"", "it's \"quoted\""),
+    ("SCOPE=\"it's\"", "it's"),
+    ("SCOPE='\"a\" b'", "\"a\" b"),
+    ("SCOPE=a=b=", "a=b="),
+    ("SCOPE=`a`!&|;<>*?~%25{}[]()^", "`a`!&|;<>*?~%25{}[]()^"),
+    ("SCOPE=\u{e4}\u{20ac}\u{1f511}", "\u{e4}\u{20ac}\u{1f511}"),
+    ("  SCOPE = a\t", "a"),
+    // What must stay: a byte order mark, CRLF, `export`, comments. The last of two lines wins.
+    ("\u{feff}SCOPE=a", "a"),
+    ("\u{feff}# a comment\r\n\r\n  # it's another\r\nSCOPE=a\r\n", "a"),
+    ("export SCOPE=a", "a"),
+    ("SCOPE='a' # it is a comment", "a"),
+    ("SCOPE=\"a\"\t#comment\nOTHER=", "a"),
+    ("SCOPE=a\nSCOPE=b\nSCOPE=c", "c"),
+    ("SCOPE=\nSCOPE='c'\n#SCOPE=d", "c"),
+];
+
+#[tokio::test]
+async fn a_value_arrives_as_it_is_written_in_env() {
+    for (text, scope) in VALUES {
+        let folder = Arc::new(TempDir::new().unwrap());
+        fs::write(folder.path().join(".env"), text).unwrap();
+        let app = Platform::start().await.app_in(folder, &[]).await;
+        let authorize = app.browser().get(app.at("/graph")).await;
+        let requested = authorize.location_parameter("scope");
+        assert_eq!(requested, Some(format!("openid profile offline_access {scope}")), "{text:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_client_secret_arrives_as_it_is_written_in_env() {
-    let secret = "a+b/c=d&e%25f~g%h#i j$k\\l\"m;\u{e4}";
+    let secret = "a+b/c=d&e%25f~g%h#i j$k\\l\"m'n;\u{e4}";
     let platform = Platform::start().await;
     let mut settings = platform.settings();
     settings[1].1 = secret.to_owned();
     let folder = Arc::new(TempDir::new().unwrap());
-    let lines = settings.map(|(key, value)| format!("{key}='{value}'\n"));
+    let lines = settings.map(|(key, value)| format!("{key}={value}\n"));
     fs::write(folder.path().join(".env"), lines.concat()).unwrap();
     let app = App::start_in(folder, &[]).await;
     let page = platform.sign_in(&app, &app.browser(), "/graph").await;
     page.assert_error(502, "Invalid client secret provided.");
     assert_eq!(platform.token_forms().await[0]["client_secret"], secret);
+}
+
+#[tokio::test]
+async fn a_line_of_env_that_cannot_arrive_as_written_is_refused_with_its_number() {
+    for (line, problem) in [
+        ("SCOPE=hidden-secret # b", "the value contains #; put it in quotes, or the comment"),
+        ("SCOPE=hidden-secret #b", "the value contains #"),
+        ("SCOPE=hidden-secret\t#b", "the value contains #"),
+        ("SCOPE=#hidden-secret", "the value contains #"),
+        ("SCOPE='hidden-secret", "the quotes do not end; add a quote"),
+        ("SCOPE=\"hidden-secret", "the quotes do not end; add a quote"),
+        ("SCOPE='", "the quotes do not end; add a quote"),
+        ("SCOPE='it's-a-hidden-secret'", "it is not clear where the quotes end; use the other"),
+        ("SCOPE=\"a \\\"hidden-secret\\\"\"", "it is not clear where the quotes end"),
+        ("SCOPE='hidden-secret' b", "it is not clear where the quotes end"),
+        ("SCOPE='hidden-secret'#b", "it is not clear where the quotes end"),
+        ("SCOPE='hidden-secret' # it's", "it is not clear where the quotes end"),
+        ("SCOPE: hidden-secret", "this is not KEY=value; begin a comment with #"),
+        ("hidden-secret", "this is not KEY=value"),
+        ("=hidden-secret", "this is not KEY=value"),
+        ("SCO PE=hidden-secret", "this is not KEY=value"),
+        ("SCOPE=hidden\u{1b}secret", "this line contains a control character; remove it"),
+        ("SCOPE=hidden\rsecret", "this line contains a control character; remove it"),
+    ] {
+        let text = format!("# A comment\r\n\r\n{line}\r\nSSO_LOGOUT=true\n");
+        let refusal = refused_with_one_line(&[(".env", &text)], &[]).await;
+        assert!(refusal.starts_with(&format!(".env, line 3: {problem}")), "{line:?}: {refusal}");
+    }
+    let lines = refused(&[(".env", "a\nSSO_LOGOUT=x\n\"b\"")], &[]).await;
+    let starts = [".env, line 1: ", ".env, line 3: ", "SSO_LOGOUT = \"x\": accepted is"];
+    assert!(lines.iter().zip(starts).all(|(line, start)| line.starts_with(start)), "{lines:?}");
+    assert_eq!(lines.len(), 3, "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_utf_8_is_refused_with_its_encoding() {
+    let utf_16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    for (file, text) in [(".env", "SCOPE=a\r\n"), (FILE, "SCOPE = \"a\"\r\n")] {
+        let big_endian = text.encode_utf16().flat_map(u16::to_be_bytes).collect::<Vec<u8>>();
+        for (bytes, problem) in [
+            (utf_16(&format!("\u{feff}{text}")), " is encoded in UTF-16; save it as UTF-8"),
+            (utf_16(text), " is encoded in UTF-16; save it as UTF-8"),
+            ([b"\xfe\xff", big_endian.as_slice()].concat(), " is encoded in UTF-16; save it as"),
+            ([b"# \n# M\xfcller\n", text.as_bytes()].concat(), ", line 2: this is not UTF-8"),
+        ] {
+            let folder = TempDir::new().unwrap();
+            fs::write(folder.path().join(file), bytes).unwrap();
+            let lines = refusal(folder.path(), &[]).await;
+            assert_eq!(lines.len(), 1, "{lines:?}");
+            assert!(lines[0].starts_with(&format!("rust-webapp: {file}{problem}")), "{lines:?}");
+        }
+    }
+    // A byte order mark of UTF-8 is allowed.
+    let line = refused_with_one_line(&[(FILE, "\u{feff}PORT = 1\nSSO_LOGOUT = 1")], &[]).await;
+    assert!(line.starts_with("SSO_LOGOUT = \"1\""), "{line}");
+}
+
+/// `docker run --env-file .env` keeps the quotes (moby #46773).
+#[tokio::test]
+async fn quotes_around_a_value_of_the_environment_get_a_hint() {
+    for (key, value) in [
+        ("CLIENT_CREDENTIAL", "'hidden-secret-0'"),
+        ("SECRET_KEY", "\"hidden-secret-hidden-secret-hidden-secret\""),
+        ("CLIENT_ID", "\"e4a6f813-70c9-4d2b-b5e1-3c98d07a26f4\""),
+        ("REDIRECT_URI", "''"),
+    ] {
+        let line = refused_with_one_line(&[], &[(key, value)]).await;
+        let start = format!("{key}: the value has quotes around it; remove them");
+        assert!(line.starts_with(&start), "{line}");
+    }
+    // An apostrophe is not a pair of quotes.
+    let line = refused_with_one_line(&[], &[("SCOPE", "'"), ("PORT", "x'")]).await;
+    assert!(line.starts_with("PORT = \"x'\": accepted is"), "{line}");
 }
 
 #[tokio::test]
