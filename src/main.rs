@@ -98,7 +98,8 @@ async fn run(mut settings: Settings) -> anyhow::Result<()> {
         #[cfg(feature = "redis")]
         SessionType::Redis => {
             // The address may contain a password. Do not show it.
-            let accepted = "accepted is a Redis 6 or newer that this app can write to";
+            let accepted = "accepted is a Redis 6 or newer that this app can write to; in a password, \
+                            write @ as %40, # as %23 and % as %25";
             let sessions = RedisSessions::open(&settings.session_redis).await;
             let sessions = sessions.with_context(|| format!("SESSION_REDIS: {accepted}"))?;
             serve(listeners, sessions, settings, metadata, http, templates).await

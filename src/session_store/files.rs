@@ -1,6 +1,6 @@
-//! Sessions in files, for one process. Only the user who runs the app can open the folder.
+//! Sessions in files, for one process. On Unix, only the user who runs the app can open the folder.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,16 +13,19 @@ use actix_session::storage::{
 use actix_web::cookie::time::{self, OffsetDateTime};
 use actix_web::web;
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
 use tracing::warn;
 
-use super::{State, Values, name_of, to_state, to_values};
+use super::{State, Values, name_of, parse, to_state, to_values};
+
+/// The longest time between two sweeps, and the age of a file that a crash has left behind.
+const HALF_A_MINUTE: Duration = Duration::from_secs(30);
 
 /// A folder of session files.
 #[derive(Clone)]
 pub struct FileSessions {
     folder: PathBuf,
-    /// Held while a session is read and then changed.
+    /// Held while a file is read or changed. On Windows, a file that is being read cannot always
+    /// be replaced.
     lock: Arc<Mutex<()>>,
 }
 
@@ -35,30 +38,31 @@ struct SessionFile {
 }
 
 impl FileSessions {
-    /// Opens the folder, makes it if it is missing, and checks that the app can write to it.
-    /// Removes files that are older than `lifetime`, at once and then every minute.
+    /// Opens the folder, makes it if it is missing, and checks that the app can write to it and
+    /// that no other user can open it. Removes sessions that have ended, at once and then at least
+    /// every half a minute.
     pub fn open(folder: &Path, lifetime: Duration) -> io::Result<Self> {
         let sessions = Self { folder: folder.to_owned(), lock: Arc::default() };
-        sessions.temporary_file()?;
+        let check = folder.join("session-check.tmp");
+        sessions.write_file(&check, b"")?;
+        let _ = fs::remove_file(check);
+        #[cfg(unix)]
+        if std::os::unix::fs::PermissionsExt::mode(&fs::metadata(folder)?.permissions()) & 0o77 != 0
+        {
+            let problem = "other users can open it; choose a new folder, or take their rights away \
+                           with `chmod 700`";
+            return Err(io::Error::new(ErrorKind::PermissionDenied, problem));
+        }
         let swept = sessions.clone();
         thread::spawn(move || {
             loop {
-                if let Err(err) = swept.remove_expired(lifetime) {
+                if let Err(err) = swept.remove_expired() {
                     warn!("expired sessions cannot be removed: {err}");
                 }
-                thread::sleep(lifetime.min(Duration::from_secs(60)));
+                thread::sleep(lifetime.min(HALF_A_MINUTE));
             }
         });
         Ok(sessions)
-    }
-
-    /// Makes a file with mode 0600, and the folder if it is missing.
-    fn temporary_file(&self) -> io::Result<NamedTempFile> {
-        let mut builder = DirBuilder::new();
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.recursive(true).create(&self.folder)?;
-        tempfile::Builder::new().prefix("session-").tempfile_in(&self.folder)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -71,45 +75,71 @@ impl FileSessions {
             Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
             json => json?,
         };
-        let session = serde_json::from_slice(&json).inspect_err(|err| {
-            warn!("{name}.json is not a session and is treated as missing: {err}");
-        });
-        Ok(session.ok().filter(|session: &SessionFile| now() < session.expires_on))
+        Ok(parse(name, &json).filter(|session: &SessionFile| now() < session.expires_on))
     }
 
-    /// Writes a file beside the session and renames it. A reader, or a crash, finds the
-    /// old session or the new one.
+    /// Writes a file beside the session and renames it. A crash leaves the old session or the new
+    /// one, not half of it.
     fn write(&self, name: &str, state: State, expires_on: i64) -> io::Result<()> {
-        let session = SessionFile { expires_on, values: to_values(state)? };
-        let mut file = self.temporary_file()?;
-        file.write_all(&serde_json::to_vec_pretty(&session)?)?;
-        file.persist(self.path(name))?;
-        Ok(())
+        let json =
+            serde_json::to_vec_pretty(&SessionFile { expires_on, values: to_values(state)? })?;
+        let file = self.folder.join(format!("{name}.tmp"));
+        let written =
+            self.write_file(&file, &json).and_then(|()| fs::rename(&file, self.path(name)));
+        if written.is_err() {
+            let _ = fs::remove_file(file);
+        }
+        written
     }
 
-    /// Makes a change on a thread that may wait for the disk, one change at a time.
-    async fn change(
+    /// Writes a file with mode 0600, and makes the folder with mode 0700 if it is missing.
+    fn write_file(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let (mut folder, mut file) = (DirBuilder::new(), OpenOptions::new());
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::DirBuilderExt::mode(&mut folder, 0o700);
+            std::os::unix::fs::OpenOptionsExt::mode(&mut file, 0o600);
+        }
+        folder.recursive(true).create(&self.folder)?;
+        file.write(true).create(true).truncate(true).open(path)?.write_all(bytes)
+    }
+
+    /// Does something with the files, on a thread that may wait for the disk.
+    async fn locked<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&Self) -> io::Result<()> + Send + 'static,
-    ) -> anyhow::Result<()> {
+        work: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
         let sessions = self.clone();
-        let changed = web::block(move || {
+        let done = web::block(move || {
             let _lock = sessions.lock.lock().unwrap_or_else(PoisonError::into_inner);
-            change(&sessions)
+            work(&sessions)
         });
-        Ok(changed.await??)
+        Ok(done.await??)
     }
 
-    /// A session ends at most `lifetime` after its file was written.
-    fn remove_expired(&self, lifetime: Duration) -> io::Result<()> {
+    /// Removes sessions that have ended, and what a crash has left behind. Other apps may have
+    /// files in the same folder.
+    fn remove_expired(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.folder)? {
-            let entry = entry?;
-            let is_session = entry.file_name().to_string_lossy().starts_with("session-");
+            let path = entry?.path();
+            let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            let hash = name.strip_prefix("session-").unwrap_or_default();
+            if hash.len() != 64 || !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                continue;
+            }
+            let _lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
             // A sign-out can remove the file at the same time.
-            let written = entry.metadata().and_then(|file| file.modified());
-            let age = written.ok().and_then(|written| written.elapsed().ok());
-            if is_session && age.is_some_and(|age| age > lifetime) {
-                let _ = fs::remove_file(entry.path());
+            let (Ok(json), Ok(file)) = (fs::read(&path), fs::metadata(&path)) else { continue };
+            let is_old = file.modified()?.elapsed().is_ok_and(|age| age > HALF_A_MINUTE);
+            let session = serde_json::from_slice::<SessionFile>(&json);
+            let has_ended = match (path.extension().and_then(|end| end.to_str()), session) {
+                (Some("json"), Ok(session)) => session.expires_on <= now(),
+                // A damaged session, or a file that was not renamed.
+                (Some("json" | "tmp"), _) => is_old,
+                _ => false,
+            };
+            if has_ended {
+                let _ = fs::remove_file(path);
             }
         }
         Ok(())
@@ -118,16 +148,16 @@ impl FileSessions {
 
 impl SessionStore for FileSessions {
     async fn load(&self, key: &SessionKey) -> Result<Option<State>, LoadError> {
-        // The file is small, so this thread can read it.
-        let session = self.read(&name_of(key)).map_err(|err| LoadError::Other(err.into()))?;
-        Ok(session.map(|session| to_state(session.values)))
+        let name = name_of(key);
+        let session = self.locked(move |sessions| sessions.read(&name)).await;
+        Ok(session.map_err(LoadError::Other)?.map(|session| to_state(session.values)))
     }
 
     async fn save(&self, state: State, ttl: &time::Duration) -> Result<SessionKey, SaveError> {
         let key = generate_session_key();
         let (name, expires_on) = (name_of(&key), now() + ttl.whole_seconds());
-        let saved = self.change(move |sessions| sessions.write(&name, state, expires_on));
-        saved.await.map_err(SaveError::Other)?;
+        let saved = self.locked(move |sessions| sessions.write(&name, state, expires_on)).await;
+        saved.map_err(SaveError::Other)?;
         Ok(key)
     }
 
@@ -138,7 +168,7 @@ impl SessionStore for FileSessions {
         _ttl: &time::Duration,
     ) -> Result<SessionKey, UpdateError> {
         let name = name_of(&key);
-        let updated = self.change(move |sessions| match sessions.read(&name)? {
+        let updated = self.locked(move |sessions| match sessions.read(&name)? {
             Some(old) => sessions.write(&name, state, old.expires_on),
             None => Ok(()),
         });
@@ -152,7 +182,7 @@ impl SessionStore for FileSessions {
 
     async fn delete(&self, key: &SessionKey) -> anyhow::Result<()> {
         let name = name_of(key);
-        let deleted = self.change(move |sessions| match fs::remove_file(sessions.path(&name)) {
+        let deleted = self.locked(move |sessions| match fs::remove_file(sessions.path(&name)) {
             Err(err) if err.kind() != ErrorKind::NotFound => Err(err),
             _ => Ok(()),
         });

@@ -8,8 +8,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use actix_session::storage::SessionKey;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
+use tracing::warn;
 
 pub mod files;
 #[cfg(feature = "redis")]
@@ -27,6 +29,16 @@ fn to_values(state: State) -> serde_json::Result<Values> {
 
 fn to_state(values: Values) -> State {
     values.into_iter().map(|(key, value)| (key, value.get().to_owned())).collect()
+}
+
+/// Parses a session. One that is damaged is treated as missing. The log gets the place of the error
+/// and no values, because these may be tokens.
+fn parse<T: DeserializeOwned>(name: &str, json: &[u8]) -> Option<T> {
+    let session = serde_json::from_slice(json).inspect_err(|err| {
+        let (line, column) = (err.line(), err.column());
+        warn!("{name} is damaged at line {line}, column {column}, and is treated as missing");
+    });
+    session.ok()
 }
 
 /// The name of a session in the store: a hash, so that a copy of the store has no session ID.

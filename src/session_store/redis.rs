@@ -6,11 +6,11 @@ use actix_session::storage::{
     LoadError, SaveError, SessionKey, SessionStore, UpdateError, generate_session_key,
 };
 use actix_web::cookie::time;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, Cmd, FromRedisValue, ToRedisArgs, cmd};
+use redis::{Client, Cmd, FromRedisValue, RedisError, RedisResult, ToRedisArgs, Value, cmd};
 
-use super::{State, name_of, to_state, to_values};
+use super::{State, name_of, parse, to_state, to_values};
 
 /// A connection to Redis. If the connection breaks, a later command makes a new one.
 #[derive(Clone)]
@@ -26,33 +26,45 @@ impl RedisSessions {
             .set_number_of_retries(0);
         let manager = ConnectionManager::new_with_config(Client::open(address)?, config).await?;
         let sessions = Self(manager);
+        // In a cluster, most sessions are on other nodes. This command fails without a cluster,
+        // or if this user may not use it.
+        let is_cluster = sessions.ask::<Value>(cmd("CLUSTER").arg("INFO")).await.is_ok();
         // Check that the app can write. There is never a session with this name.
-        sessions.ask::<()>(cmd("SET").arg(("rust-webapp:session-", "", "XX", "KEEPTTL"))).await?;
+        let write: RedisResult<()> =
+            sessions.ask(cmd("SET").arg(("rust-webapp:session-", "", "XX", "KEEPTTL"))).await;
+        if is_cluster || write.as_ref().is_err_and(RedisError::is_cluster_error) {
+            bail!(
+                "this is a node of a cluster, which this app cannot use; choose a Redis without \
+                 cluster mode, on Azure Managed Redis with the clustering policy Enterprise or \
+                 Non-clustered"
+            );
+        }
+        write?;
         Ok(sessions)
     }
 
     /// Sends a command. If the connection was broken, sends it again: the connection manager makes
     /// a new connection only after a command has failed.
-    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T> {
+    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
         let mut manager = self.0.clone();
         match command.query_async(&mut manager).await {
-            Err(err) if err.is_io_error() => Ok(command.query_async(&mut manager).await?),
-            answer => Ok(answer?),
+            Err(err) if err.is_io_error() => command.query_async(&mut manager).await,
+            answer => answer,
         }
     }
 
     /// Stores a session. The options are arguments of the command SET.
     async fn set(&self, key: &SessionKey, state: State, options: impl ToRedisArgs) -> Result<()> {
         let json = serde_json::to_vec(&to_values(state)?)?;
-        self.ask(cmd("SET").arg(redis_key(key)).arg(json).arg(options)).await
+        Ok(self.ask(cmd("SET").arg(redis_key(key)).arg(json).arg(options)).await?)
     }
 }
 
 impl SessionStore for RedisSessions {
     async fn load(&self, key: &SessionKey) -> Result<Option<State>, LoadError> {
         let json = self.ask::<Option<Vec<u8>>>(cmd("GET").arg(redis_key(key))).await;
-        let json = json.map_err(LoadError::Other)?;
-        Ok(json.and_then(|json| serde_json::from_slice(&json).ok()).map(to_state))
+        let json = json.map_err(|err| LoadError::Other(err.into()))?;
+        Ok(json.and_then(|json| parse(&name_of(key), &json)).map(to_state))
     }
 
     async fn save(&self, state: State, ttl: &time::Duration) -> Result<SessionKey, SaveError> {
@@ -79,7 +91,7 @@ impl SessionStore for RedisSessions {
     }
 
     async fn delete(&self, key: &SessionKey) -> Result<()> {
-        self.ask(cmd("DEL").arg(redis_key(key))).await
+        Ok(self.ask(cmd("DEL").arg(redis_key(key))).await?)
     }
 }
 

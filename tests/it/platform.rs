@@ -2,6 +2,7 @@
 //! an answer with `on`, or an ID token with `id_token`. They record every request.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
@@ -150,10 +151,19 @@ impl Platform {
 
     /// Starts the app, which must refuse to start. Returns the lines on stderr.
     pub async fn refused_by_the_app(&self, settings: &[(&str, &str)]) -> Vec<String> {
+        self.refused_by_the_app_in(TempDir::new().unwrap().path(), settings).await
+    }
+
+    /// The same in a folder that may contain sessions.
+    pub async fn refused_by_the_app_in(
+        &self,
+        folder: &Path,
+        settings: &[(&str, &str)],
+    ) -> Vec<String> {
         let ours = self.settings();
         let mut all: Vec<_> = ours.iter().map(|(key, value)| (*key, value.as_str())).collect();
         all.extend_from_slice(settings);
-        refusal(TempDir::new().unwrap().path(), &all).await
+        refusal(folder, &all).await
     }
 
     /// For the setting AUTHORITY.

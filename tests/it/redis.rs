@@ -200,7 +200,10 @@ async fn a_damaged_session_is_treated_as_missing_and_a_redis_that_only_reads_giv
         for key in redis.keys() {
             redis.ask::<()>(cmd("SETRANGE").arg((key, offset, bytes)));
         }
+        let before = app.log().len();
         assert_eq!(browser.get(app.at("/")).await.user(), None, "{damage}");
+        let log = app.log().split_off(before);
+        assert!(log.contains("is damaged at line 1, column "), "{log}");
         assert_eq!(platform.sign_in(&app, &browser, "/graph").await.location(), "/graph");
     }
     redis.ask::<()>(cmd("REPLICAOF").arg(("127.0.0.1", 1)));
@@ -239,6 +242,50 @@ async fn a_redis_that_the_app_cannot_use_is_refused_at_start_without_its_passwor
     let (app, browser) = platform.signed_in(&at(&address)).await;
     assert_eq!(browser.get(app.at("/graph")).await.user(), Some("Cleo Example"));
     assert!(!app.log().contains(HIDDEN), "{}", app.log());
+}
+
+/// node-redis #3256
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn a_node_of_a_cluster_is_refused_and_the_reason_is_named() {
+    let platform = Platform::start().await;
+    // This user may not ask about the cluster.
+    let limited = "--user limited on >hidden-secret ~* +@all -cluster";
+    let redis = Redis::start(&format!("--cluster-enabled yes {limited}")).await;
+    let limited = format!("redis://limited:hidden-secret@127.0.0.1:{}", redis.port);
+    let assert_refused = async |address: &str| {
+        let line = refused(&platform, &at(address)).await;
+        let reason =
+            "this is a node of a cluster, which this app cannot use; choose a Redis without";
+        assert!(line.contains(reason) && line.contains("on Azure Managed Redis"), "{line}");
+    };
+    // A node that has no keys, and one that has all of them for now.
+    assert_refused(&redis.address).await;
+    assert_refused(&limited).await;
+    redis.ask::<()>(cmd("CLUSTER").arg(("ADDSLOTSRANGE", 0, 16_383)));
+    assert_refused(&redis.address).await;
+}
+
+#[tokio::test]
+#[ignore = "needs redis-server"]
+async fn a_password_with_special_characters_works_when_it_is_encoded() {
+    let platform = Platform::start().await;
+    let redis = Redis::start("--requirepass hidden-secret@1#2/3?4%41").await;
+    let port = redis.port;
+    for (password, is_right) in [
+        ("hidden-secret%401%232%2F3%3F4%2541", true),
+        ("hidden-secret%401%232%2F3%3F4%41", false),
+        ("hidden-secret@1#2/3?4%41", false),
+        ("hidden-secret@1", false),
+    ] {
+        let address = format!("redis://:{password}@127.0.0.1:{port}");
+        if is_right {
+            platform.signed_in(&at(&address)).await;
+        } else {
+            let line = refused(&platform, &at(&address)).await;
+            assert!(line.contains("in a password, write @ as %40, # as %23"), "{password}: {line}");
+        }
+    }
 }
 
 #[tokio::test]
