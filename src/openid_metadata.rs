@@ -1,6 +1,6 @@
 //! The OpenID metadata of the tenant.
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use reqwest::Client;
 use url::Url;
 
@@ -10,7 +10,12 @@ use crate::settings::{PERSONAL_ACCOUNTS, Settings, is_https_or_loopback};
 // <ms_docref_openid_metadata>
 /// Asks AUTHORITY for its OpenID metadata (OpenID Connect Discovery 1.0 section 4) at the
 /// start, so that a wrong AUTHORITY shows now and not at the first sign-in.
-pub async fn load(http: &Client, settings: &Settings) -> anyhow::Result<OpenIdMetadata> {
+pub async fn load(http: &Client, settings: &Settings) -> Result<OpenIdMetadata> {
+    let metadata = request(http, settings).await;
+    metadata.with_context(|| format!("AUTHORITY = {:?}", settings.authority))
+}
+
+async fn request(http: &Client, settings: &Settings) -> Result<OpenIdMetadata> {
     let address = format!("{}/v2.0/.well-known/openid-configuration", settings.authority);
     // For an app with signing keys of its own, the response names these keys.
     let url = Url::parse_with_params(&address, [("appid", &settings.client_id)])?;

@@ -25,7 +25,7 @@ pub struct Settings {
     pub port: u16,
     /// REDIRECT_URI. If that is empty and PORT is 0, the port in it is 0 until the app listens.
     pub redirect_uri: Url,
-    /// Signs and encrypts cookies. It is made from SECRET_KEY, or it is random.
+    /// Signs the session cookie. It is made from SECRET_KEY, or it is random.
     pub cookie_key: Key,
     pub session_type: SessionType,
     pub session_file_dir: PathBuf,
@@ -115,6 +115,14 @@ impl Settings {
         ];
         let broken = rules.iter().filter(|(holds, _)| !holds).map(|(_, text)| (*text).to_owned());
         values.errors.extend(broken);
+    }
+
+    /// The port where the app listens, which the system chooses if PORT is 0.
+    pub fn listens_on(&mut self, port: u16) {
+        self.port = port;
+        if self.redirect_uri.port() == Some(0) {
+            let _ = self.redirect_uri.set_port(Some(port));
+        }
     }
 
     /// Whether the app uses its demo tenant: the values of an app registration are empty.
