@@ -20,7 +20,8 @@ const MAX_COOKIE_LENGTH: usize = 1_000;
 /// More cookies than a browser keeps for one host.
 const MAX_COOKIES: usize = 200;
 
-/// Passes only the cookies of this app to the handlers, and checks the cookies that they set.
+/// Passes only the cookies of this app to the handlers, and checks the cookies that they
+/// set.
 pub async fn cookies(
     settings: Data<Settings>,
     mut req: ServiceRequest,
@@ -43,7 +44,8 @@ pub async fn cookies(
         // Compare the name as it was sent. Any app can set `%5F_Host-…`, which actix-web
         // would decode to `__Host-…`.
         let is_own = name.starts_with(prefix) && pair.len() <= MAX_COOKIE_LENGTH;
-        // Of two with the same name, browsers send the one for the path `/`, which is ours, last.
+        // Of two with the same name, browsers send the one for the path `/`, which is ours,
+        // last.
         let is_first = !sent.iter().any(|other| other.starts_with(&format!("{name}=")));
         if is_own && is_first {
             sent.push(pair.to_owned());

@@ -1,6 +1,6 @@
-//! The shapes of the messages that this app gets, and of the values that it keeps: in a cookie
-//! during a sign-in, in the session after it. The handlers in routes decide what to do with
-//! them.
+//! The shapes of the messages that this app gets, and of the values that it keeps: in a
+//! cookie during a sign-in, in the session after it. The handlers in routes decide what to
+//! do with them.
 //!
 //! Specifications: RFC 6749 (OAuth 2.0), RFC 7517 (keys), RFC 7519 (ID tokens are JSON Web
 //! Tokens), RFC 7636 (PKCE), RFC 9207 (`iss`), OpenID Connect Core 1.0 and Discovery 1.0.
@@ -33,9 +33,10 @@ pub struct OpenIdMetadata {
 
 /// The parameter `claims`: what the next tokens must contain. Steps 2, 5 and 7 send it.
 ///
-/// An API that refuses an access token can answer with a claims challenge, which has the same
-/// shape. For example, `{"access_token":{"nbf":{"value":"1635527790"}}}` asks for an access
-/// token that was issued after this time. Step 5 then sends it to Microsoft Entra ID.
+/// An API that refuses an access token can answer with a claims challenge, which has the
+/// same shape. For example, `{"access_token":{"nbf":{"value":"1635527790"}}}` asks for an
+/// access token that was issued after this time. Step 5 then sends it to Microsoft Entra
+/// ID.
 #[derive(Serialize, Deserialize)]
 pub struct RequestedClaims {
     #[serde(default)]
@@ -45,9 +46,9 @@ pub struct RequestedClaims {
 }
 
 impl Default for RequestedClaims {
-    /// What this app always requests: a mark in the access token (`xms_cc`) that says that this
-    /// app understands claims challenges (`cp1`). An API may then refuse the token before it
-    /// expires, for example after a change of the password.
+    /// What this app always requests: a mark in the access token (`xms_cc`) that says that
+    /// this app understands claims challenges (`cp1`). An API may then refuse the token
+    /// before it expires, for example after a change of the password.
     fn default() -> Self {
         let capabilities = ("xms_cc".to_owned(), json!({ "values": ["cp1"] }));
         Self { access_token: Map::from_iter([capabilities]), id_token: Map::new() }
@@ -55,7 +56,8 @@ impl Default for RequestedClaims {
 }
 
 impl RequestedClaims {
-    /// Reads a claims challenge from JSON. Ignores one that is too long for the cookie of step 5.
+    /// Reads a claims challenge from JSON. Ignores one that is too long for the cookie of
+    /// step 5.
     pub fn from_challenge(json: &[u8]) -> Option<Self> {
         let mut claims: Self = serde_json::from_slice(json).ok()?;
         claims.access_token.extend(Self::default().access_token);
@@ -63,8 +65,9 @@ impl RequestedClaims {
         (length <= 300).then_some(claims)
     }
 
-    /// Finds a claims challenge in the headers of a response, where it is Base64. For example:
-    /// `WWW-Authenticate: Bearer error="insufficient_claims", claims="eyJhY2Nlc3NfdG9rZW4iO…"`
+    /// Finds a claims challenge in the headers of a response, where it is Base64. For
+    /// example: `WWW-Authenticate: Bearer error="insufficient_claims",
+    /// claims="eyJhY2Nlc3NfdG9rZW4iO…"`
     pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
         for header in headers.get_all(WWW_AUTHENTICATE) {
             let header = String::from_utf8_lossy(header.as_bytes());
@@ -92,8 +95,8 @@ pub enum ClientCredential {
     Certificate(Certificate),
 }
 
-/// What steps 6 to 9 need to know about a sign-in. Step 5 keeps it in a cookie. The user can
-/// read and change the cookie, but harms only the sign-in of this browser.
+/// What steps 6 to 9 need to know about a sign-in. Step 5 keeps it in a cookie. The user
+/// can read and change the cookie, but harms only the sign-in of this browser.
 #[derive(Serialize, Deserialize)]
 pub struct AuthCodeFlow {
     /// A random value. Step 8 checks that the ID token contains it.
@@ -109,8 +112,8 @@ pub struct AuthCodeFlow {
     pub post_sign_in_url: String,
 }
 
-/// The query of `/auth/redirect`. If `state` is missing or a parameter is repeated, actix-web
-/// answers 400 before the handler runs.
+/// The query of `/auth/redirect`. If `state` is missing or a parameter is repeated,
+/// actix-web answers 400 before the handler runs.
 #[derive(Deserialize)]
 pub struct AuthorizationResponse {
     /// The `state` of step 5.
@@ -152,8 +155,8 @@ fn number_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::
 pub struct TokenError {
     /// The error code.
     pub error: String,
-    /// An explanation for administrators. It contains the trace ID and the correlation
-    /// ID, which Microsoft's support asks for.
+    /// An explanation for administrators. It contains the trace ID and the correlation ID,
+    /// which Microsoft's support asks for.
     #[serde(default)]
     pub error_description: String,
     /// A claims challenge, as JSON text. Microsoft Entra ID adds it.
@@ -167,8 +170,8 @@ impl fmt::Display for TokenError {
     }
 }
 
-/// The public keys of the tenant. Step 8 picks one and ignores the others, which may be of a
-/// kind that this app does not know.
+/// The public keys of the tenant. Step 8 picks one and ignores the others, which may be of
+/// a kind that this app does not know.
 #[derive(Deserialize)]
 pub struct SigningKeys {
     pub keys: Vec<Value>,
@@ -179,8 +182,8 @@ pub struct SigningKeys {
 pub struct IdTokenClaims {
     /// The issuer: the tenant that issued the token.
     pub iss: String,
-    /// The audience: the client ID of the app for which the token was issued. Other issuers may
-    /// send a list. This app refuses a list.
+    /// The audience: the client ID of the app for which the token was issued. Other issuers
+    /// may send a list. This app refuses a list.
     pub aud: String,
     /// When the token expires, in Unix time.
     pub exp: i64,
@@ -216,19 +219,19 @@ pub struct User {
     pub id_token_claims: IdTokenClaims,
     /// When the user signed in, in Unix time.
     pub signed_in_on: i64,
-    /// Whether a user was signed in before this sign-in, and had to sign in again. If a token
-    /// is then refused within a minute, a third sign-in would not help.
+    /// Whether a user was signed in before this sign-in, and had to sign in again. If a
+    /// token is then refused within a minute, a third sign-in would not help.
     pub is_repeated: bool,
 }
 
-/// The session value `token_cache`: the tokens for Microsoft Graph. An app that calls a second
-/// API needs a second value, such as `token_cache_2`.
+/// The session value `token_cache`: the tokens for Microsoft Graph. An app that calls a
+/// second API needs a second value, such as `token_cache_2`.
 #[derive(Serialize, Deserialize)]
 pub struct TokenCache {
     /// The access token.
     pub access_token: String,
-    /// What the access token is for: the value of SCOPE when it was requested. After a change
-    /// of SCOPE, step 2 gets another token.
+    /// What the access token is for: the value of SCOPE when it was requested. After a
+    /// change of SCOPE, step 2 gets another token.
     pub scope: String,
     /// When the access token expires, in Unix time.
     pub expires_on: i64,

@@ -43,8 +43,8 @@ pub async fn admin(
     let requested_claims = RequestedClaims::default();
 
     // <ms_docref_require_authentication>
-    // Step 1: session lookup. The browser has only a session ID in a cookie. The session
-    // is on the server. It has the value `user` if step 9 signed a user in. A value that
+    // Step 1: session lookup. The browser has only a session ID in a cookie. The session is
+    // on the server. It has the value `user` if step 9 signed a user in. A value that
     // cannot be read is treated as missing.
     let user: Option<User> = session.get("user").unwrap_or_default();
     info!("step 1: session lookup, a user is signed in: {}", user.is_some());
@@ -58,10 +58,11 @@ pub async fn admin(
         // </ms_docref_require_authentication>
 
         // <ms_docref_require_admin_role_authNZ>
-        // Step 4: role inspection. The ID token contains the roles that the user had at
-        // the sign-in. When the token expires, sign in again, so that the roles are current.
-        // Usually the user sees no prompt. Step 8 accepts a token until 120 s after its end.
-        // Wait 180 s here, or a token just accepted could lead to a sign-in at once, in a loop.
+        // Step 4: role inspection. The ID token contains the roles that the user had at the
+        // sign-in. When the token expires, sign in again, so that the roles are current.
+        // Usually the user sees no prompt. Step 8 accepts a token until 120 s after its
+        // end. Wait 180 s here, or a token just accepted could lead to a sign-in at once,
+        // in a loop.
         let claims = &user.id_token_claims;
         if claims.exp + 180 <= now {
             break 'needs_sign_in "the ID token has expired";
@@ -99,8 +100,8 @@ pub async fn admin(
     // user signs in. Three random values protect the sign-in:
     // - `state` comes back with the browser. Step 6 checks that this browser started the
     //   sign-in. Otherwise an attacker could sign a user in as somebody else with a link.
-    // - `nonce` comes back in the ID token. Step 8 checks that the token is for this sign-in.
-    //   Otherwise a recorded token of another sign-in could be used again.
+    // - `nonce` comes back in the ID token. Step 8 checks that the token is for this
+    //   sign-in. Otherwise a recorded token of another sign-in could be used again.
     // - `code_verifier` stays here, and only its hash is in this request. Step 7 sends the
     //   value itself. Otherwise an attacker who stole a code could put it into a sign-in of
     //   their own, and this app would redeem it for them. This is PKCE.
@@ -133,9 +134,9 @@ pub async fn admin(
     // </ms_docref_build_auth_code_flow>
 
     // <ms_docref_keep_auth_code_flow>
-    // Keep what steps 6 to 9 need in a cookie with `state` in its name. The session is not the
-    // place: two tabs would overwrite each other's values, and each visitor who does not
-    // sign in would leave a session on the server.
+    // Keep what steps 6 to 9 need in a cookie with `state` in its name. The session is not
+    // the place: two tabs would overwrite each other's values, and each visitor who does
+    // not sign in would leave a session on the server.
     let page_url = req.uri().path_and_query().map_or("/", |url| url.as_str());
     let mut flow = AuthCodeFlow {
         nonce,
@@ -144,8 +145,8 @@ pub async fn admin(
         is_repeated: user.is_some(),
         post_sign_in_url: page_url.to_owned(),
     };
-    // Keep the cookie under 730 bytes, so that ten of them fit into a header of 8 KB, the limit
-    // of many proxies. Of a long address, keep only the path.
+    // Keep the cookie under 730 bytes, so that ten of them fit into a header of 8 KB, the
+    // limit of many proxies. Of a long address, keep only the path.
     if serde_json::to_string(&flow)?.len() > 490 {
         flow.post_sign_in_url = req.path().to_owned();
     }

@@ -1,5 +1,5 @@
-//! `GET /auth/redirect`: the second half of the authorization code flow. Microsoft Entra
-//! ID redirects the browser to this address after the sign-in.
+//! `GET /auth/redirect`: the second half of the authorization code flow. Microsoft Entra ID
+//! redirects the browser to this address after the sign-in.
 //!
 //! Specifications: RFC 6749 (OAuth 2.0) sections 4.1.2, 4.1.3 and 5, RFC 7515 (`crit`), RFC
 //! 7523 (client assertions), RFC 7636 (PKCE), RFC 9207 (`iss`), OpenID Connect Core 1.0
@@ -37,8 +37,8 @@ use crate::settings::Settings;
 ///
 /// # Errors
 /// 400 if the response or the code cannot be used, 401 if the ID token is not valid, 403 if
-/// the sign-in was declined, 502 if Microsoft Entra ID fails or refuses this app, 500 if this
-/// app fails.
+/// the sign-in was declined, 502 if Microsoft Entra ID fails or refuses this app, 500 if
+/// this app fails.
 pub async fn auth_redirect(
     req: HttpRequest,
     query: Query<AuthorizationResponse>,
@@ -77,7 +77,8 @@ pub async fn auth_redirect(
     // </ms_docref_response_issuer>
 
     // <ms_docref_authorization_error>
-    // Show texts of the query only now. Before the check of `state`, anyone could send them.
+    // Show texts of the query only now. Before the check of `state`, anyone could send
+    // them.
     if let Some(error) = &query.error {
         let details = format!("{error}: {}", query.error_description);
         return Err(match error.as_str() {
@@ -97,8 +98,8 @@ pub async fn auth_redirect(
     // </ms_docref_authorization_error>
 
     // <ms_docref_redeem_auth_code>
-    // Step 7: redeem the code for tokens. This app calls the token endpoint directly, so that
-    // no token passes through the browser.
+    // Step 7: redeem the code for tokens. This app calls the token endpoint directly, so
+    // that no token passes through the browser.
     let mut form = vec![
         ("client_id", settings.client_id.clone()),
         ("grant_type", "authorization_code".to_owned()),
@@ -147,9 +148,9 @@ pub async fn auth_redirect(
 
     // <ms_docref_validate_id_token>
     // Step 8: validate the ID token. It is a JSON Web Token: a header, the claims, and a
-    // signature over both. Here it came directly from the token endpoint, so TLS proves where
-    // it is from. The signature proves it in all other cases too, also if you use this block
-    // for a token that came through a browser.
+    // signature over both. Here it came directly from the token endpoint, so TLS proves
+    // where it is from. The signature proves it in all other cases too, also if you use
+    // this block for a token that came through a browser.
     let refuse = |cause: &str| {
         ErrorUnauthorized(format!("The ID token is not valid: {cause}. You are not signed in."))
     };
@@ -180,9 +181,9 @@ pub async fn auth_redirect(
     // <ms_docref_check_claims>
     // The library verifies the signature, which Microsoft Entra ID makes with RS256. It
     // checks that the token comes from our tenant (`iss`), is for this app and not for
-    // another one (`aud`), has not expired (`exp`), and is not for later (`nbf`). 120 seconds
-    // are for clocks that differ. The library checks a claim only if the token has it, so
-    // require these. `sub` names the user.
+    // another one (`aud`), has not expired (`exp`), and is not for later (`nbf`). 120
+    // seconds are for clocks that differ. The library checks a claim only if the token has
+    // it, so require these. `sub` names the user.
     let mut validation = Validation::new(Algorithm::RS256);
     validation.set_issuer(&[&metadata.issuer]);
     validation.set_audience(&[&settings.client_id]);
@@ -223,8 +224,8 @@ pub async fn auth_redirect(
     session.clear();
     session.insert("user", &user)?;
     session.insert("token_cache", token_cache)?;
-    // Change the session ID. Otherwise an attacker who knows the old one is signed in
-    // too (session fixation).
+    // Change the session ID. Otherwise an attacker who knows the old one is signed in too
+    // (session fixation).
     session.renew();
     let oid = user.id_token_claims.oid.as_deref().unwrap_or("unknown");
     info!("step 9: sign in, oid {oid:?}, access token valid for {} s", tokens.expires_in);
@@ -236,9 +237,10 @@ pub async fn auth_redirect(
     let mut used =
         Cookie::build(flow_cookie_name, "").path("/").secure(settings.is_https()).finish();
     used.make_removal();
-    // Redirect to the page that the user opened, but only within this app. The address comes
-    // from a cookie, and may be "//evil.example", which leads browsers to another host. So
-    // resolve it as browsers do. If its origin is not that of this app, go to the home page.
+    // Redirect to the page that the user opened, but only within this app. The address
+    // comes from a cookie, and may be "//evil.example", which leads browsers to another
+    // host. So resolve it as browsers do. If its origin is not that of this app, go to the
+    // home page.
     let page = flow.post_sign_in_url.as_str();
     let resolved = settings.redirect_uri.join(page);
     let is_local = resolved.is_ok_and(|url| url.origin() == settings.redirect_uri.origin());

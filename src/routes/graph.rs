@@ -33,8 +33,8 @@ use crate::settings::Settings;
 /// - Step 3, call Microsoft Graph with the access token, and show the response.
 /// - Step 5, redirect to authorize: if step 1, 2 or 3 needs a sign-in, start one.
 ///
-/// Step 4 is in admin.rs. Steps 6 to 9, after the sign-in, are in auth_redirect.rs.
-/// mod.rs explains all steps and words.
+/// Step 4 is in admin.rs. Steps 6 to 9, after the sign-in, are in auth_redirect.rs. mod.rs
+/// explains all steps and words.
 ///
 /// # Errors
 /// 502 if Microsoft Entra ID or Microsoft Graph fails or refuses, 500 if this app fails.
@@ -48,13 +48,13 @@ pub async fn graph(
 ) -> Result<HttpResponse, Error> {
     let now = OffsetDateTime::now_utc().unix_timestamp(); // Unix time, in seconds
 
-    // What the next tokens must contain. Steps 2 and 3 may get a claims challenge, and step 5
-    // sends it.
+    // What the next tokens must contain. Steps 2 and 3 may get a claims challenge, and step
+    // 5 sends it.
     let mut requested_claims = RequestedClaims::default();
 
     // <ms_docref_require_authentication>
-    // Step 1: session lookup. The browser has only a session ID in a cookie. The session
-    // is on the server. It has the value `user` if step 9 signed a user in. A value that
+    // Step 1: session lookup. The browser has only a session ID in a cookie. The session is
+    // on the server. It has the value `user` if step 9 signed a user in. A value that
     // cannot be read is treated as missing.
     let user: Option<User> = session.get("user").unwrap_or_default();
     info!("step 1: session lookup, a user is signed in: {}", user.is_some());
@@ -67,16 +67,16 @@ pub async fn graph(
         };
         // </ms_docref_require_authentication>
 
-        // Whether this user signed in again less than a minute ago. If a token is still refused,
-        // show an error. A third sign-in would be a redirect loop. (A negative time means that
-        // the clock was set back.)
+        // Whether this user signed in again less than a minute ago. If a token is still
+        // refused, show an error. A third sign-in would be a redirect loop. (A negative
+        // time means that the clock was set back.)
         let is_loop = user.is_repeated && (0..60).contains(&(now - user.signed_in_on));
 
         // <ms_docref_acquire_token>
-        // Step 2: token cache. Use the access token in the session if it is for SCOPE and valid
-        // for five more minutes. Otherwise get a new one with the refresh token. The user stays
-        // signed in as before. MSAL, Microsoft's library for other languages, calls this
-        // `acquire_token_silent`.
+        // Step 2: token cache. Use the access token in the session if it is for SCOPE and
+        // valid for five more minutes. Otherwise get a new one with the refresh token. The
+        // user stays signed in as before. MSAL, Microsoft's library for other languages,
+        // calls this `acquire_token_silent`.
         let token_cache: Option<TokenCache> = session.get("token_cache").unwrap_or_default();
         let Some(mut token_cache) = token_cache else {
             break 'needs_sign_in "the session has no tokens";
@@ -90,8 +90,9 @@ pub async fn graph(
                 ("scope", format!("openid profile offline_access {}", settings.scope)),
                 ("claims", serde_json::to_string(&requested_claims)?),
             ];
-            // Prove that this app sends the request: with the client secret, or with a client
-            // assertion, a short statement that is signed with the key of a certificate.
+            // Prove that this app sends the request: with the client secret, or with a
+            // client assertion, a short statement that is signed with the key of a
+            // certificate.
             match &settings.client_credential {
                 ClientCredential::Secret(secret) => form.push(("client_secret", secret.clone())),
                 ClientCredential::Certificate(certificate) => form.extend([
@@ -108,8 +109,8 @@ pub async fn graph(
             info!("step 2: refresh, the token endpoint answered {}", response.status());
             if !response.status().is_success() {
                 let err: TokenError = response.json().await.map_err(unavailable)?;
-                // With these errors, the user can help: with a password, a second factor, or
-                // consent.
+                // With these errors, the user can help: with a password, a second factor,
+                // or consent.
                 let needs_user = matches!(
                     err.error.as_str(),
                     "invalid_grant"
@@ -191,9 +192,9 @@ pub async fn graph(
         // </ms_docref_graph_error>
 
         // <ms_docref_claims_challenge>
-        // 401: Microsoft Graph can refuse an access token before it expires, for example after
-        // a change of the password. Then the user must sign in again. If the response has a
-        // claims challenge, step 5 sends it to Microsoft Entra ID.
+        // 401: Microsoft Graph can refuse an access token before it expires, for example
+        // after a change of the password. Then the user must sign in again. If the response
+        // has a claims challenge, step 5 sends it to Microsoft Entra ID.
         let details: String = format!("{code}: {message}").chars().take(2_000).collect();
         warn!("step 3: the access token was refused, {details:?}"); // {:?} keeps it on one line
         requested_claims = challenge.unwrap_or_default();
@@ -207,8 +208,8 @@ pub async fn graph(
     // user signs in. Three random values protect the sign-in:
     // - `state` comes back with the browser. Step 6 checks that this browser started the
     //   sign-in. Otherwise an attacker could sign a user in as somebody else with a link.
-    // - `nonce` comes back in the ID token. Step 8 checks that the token is for this sign-in.
-    //   Otherwise a recorded token of another sign-in could be used again.
+    // - `nonce` comes back in the ID token. Step 8 checks that the token is for this
+    //   sign-in. Otherwise a recorded token of another sign-in could be used again.
     // - `code_verifier` stays here, and only its hash is in this request. Step 7 sends the
     //   value itself. Otherwise an attacker who stole a code could put it into a sign-in of
     //   their own, and this app would redeem it for them. This is PKCE.
@@ -241,9 +242,9 @@ pub async fn graph(
     // </ms_docref_build_auth_code_flow>
 
     // <ms_docref_keep_auth_code_flow>
-    // Keep what steps 6 to 9 need in a cookie with `state` in its name. The session is not the
-    // place: two tabs would overwrite each other's values, and each visitor who does not
-    // sign in would leave a session on the server.
+    // Keep what steps 6 to 9 need in a cookie with `state` in its name. The session is not
+    // the place: two tabs would overwrite each other's values, and each visitor who does
+    // not sign in would leave a session on the server.
     let page_url = req.uri().path_and_query().map_or("/", |url| url.as_str());
     let mut flow = AuthCodeFlow {
         nonce,
@@ -252,8 +253,8 @@ pub async fn graph(
         is_repeated: user.is_some(),
         post_sign_in_url: page_url.to_owned(),
     };
-    // Keep the cookie under 730 bytes, so that ten of them fit into a header of 8 KB, the limit
-    // of many proxies. Of a long address, keep only the path.
+    // Keep the cookie under 730 bytes, so that ten of them fit into a header of 8 KB, the
+    // limit of many proxies. Of a long address, keep only the path.
     if serde_json::to_string(&flow)?.len() > 490 {
         flow.post_sign_in_url = req.path().to_owned();
     }

@@ -1,9 +1,10 @@
 //! The five routes, one handler in each file: `/` (index.rs), `/graph`, `/admin`,
 //! `/auth/redirect` and `/logout`.
 //!
-//! The app signs a user in with OpenID Connect, which is built on OAuth 2.0: the browser goes to
-//! Microsoft, the user signs in there, and the browser comes back with a code. This app
-//! exchanges the code for tokens. The steps have the same numbers in all files and in the log:
+//! The app signs a user in with OpenID Connect, which is built on OAuth 2.0: the browser
+//! goes to Microsoft, the user signs in there, and the browser comes back with a code. This
+//! app exchanges the code for tokens. The steps have the same numbers in all files and in
+//! the log:
 //!
 //! 1. Session lookup: find the signed-in user (graph.rs, admin.rs).
 //! 2. Token cache: get an access token from the session, or refresh it (graph.rs).
@@ -22,34 +23,38 @@
 //! - later visits to /graph: 1, 2, 3
 //! - visits to /admin by a signed-in user: 1, 4
 //!
-//! There is no page for the sign-in. Each protected page starts one if it needs one, and step 9
-//! redirects back to that page.
+//! There is no page for the sign-in. Each protected page starts one if it needs one, and
+//! step 9 redirects back to that page.
 //!
 //! Words:
 //!
-//! - Microsoft Entra ID: Microsoft's service where users sign in. Microsoft Graph: its API for
-//!   the data of users.
-//! - tenant: the part of Microsoft Entra ID that belongs to one organization, with its users and
-//!   apps.
-//! - app registration: what the tenant knows about this app. It contains the client ID, which
-//!   names the app, and the redirect URI, the address to which the browser comes back.
+//! - Microsoft Entra ID: Microsoft's service where users sign in. Microsoft Graph: its API
+//!   for the data of users.
+//! - tenant: the part of Microsoft Entra ID that belongs to one organization, with its
+//!   users and apps.
+//! - app registration: what the tenant knows about this app. It contains the client ID,
+//!   which names the app, and the redirect URI, the address to which the browser comes
+//!   back.
 //! - client secret: proves the identity of this app, as a password does. An app with a
-//!   certificate sends a client assertion in its place: a statement that it signs with its key.
-//! - authorization endpoint, token endpoint: two addresses of the tenant. The browser goes to
-//!   the first one for a code. This app calls the second one to exchange the code.
+//!   certificate sends a client assertion in its place: a statement that it signs with its
+//!   key.
+//! - authorization endpoint, token endpoint: two addresses of the tenant. The browser goes
+//!   to the first one for a code. This app calls the second one to exchange the code.
 //! - authorization code: what the browser brings back from Microsoft. It works once.
-//! - ID token: tells this app who signed in. A claim is one statement in it, such as `name`.
-//! - access token: lets this app call an API for the user, here Microsoft Graph. Only the API
-//!   reads it.
+//! - ID token: tells this app who signed in. A claim is one statement in it, such as
+//!   `name`.
+//! - access token: lets this app call an API for the user, here Microsoft Graph. Only the
+//!   API reads it.
 //! - refresh token: gets new access tokens without the user.
-//! - scope: what this app asks to do for the user, such as `User.Read`. The user consents to it.
+//! - scope: what this app asks to do for the user, such as `User.Read`. The user consents
+//!   to it.
 //! - app role: a name that the tenant gives to users of this app, such as `admin`.
 //! - claims challenge: an answer of Microsoft that refuses a token, and says what the next
 //!   token must contain. protocol.rs has an example.
 //!
-//! Names in capitals, such as SCOPE, are settings. Comments in angle brackets mark blocks that
-//! documentation shows. Where two files have the same block, it is a copy on purpose: each file
-//! can be read, and used in another app, alone.
+//! Names in capitals, such as SCOPE, are settings. Comments in angle brackets mark blocks
+//! that documentation shows. Where two files have the same block, it is a copy on purpose:
+//! each file can be read, and used in another app, alone.
 
 pub mod admin;
 pub mod auth_redirect;
