@@ -12,6 +12,7 @@ use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
+use tracing::warn;
 use url::Url;
 
 use crate::client_credential::Certificate;
@@ -31,12 +32,13 @@ pub struct OpenIdMetadata {
     pub end_session_endpoint: Option<Url>,
 }
 
-/// The parameter `claims`: what the next tokens must contain. Steps 2, 5 and 7 send it.
+/// The parameter `claims`: what this app asks for in its next tokens. Steps 2, 5 and 7 send
+/// it.
 ///
-/// An API that refuses an access token can answer with a claims challenge, which has the
-/// same shape. For example, `{"access_token":{"nbf":{"value":"1635527790"}}}` asks for an
-/// access token that was issued after this time. Step 5 then sends it to Microsoft Entra
-/// ID.
+/// Microsoft can refuse a token and say what the next one must contain. This is a claims
+/// challenge. It has the same shape. For example, after a change of the password,
+/// `{"access_token":{"nbf":{"value":"1635527790"}}}` asks for a token that was issued
+/// later. Step 5 then sends the challenge to Microsoft Entra ID.
 #[derive(Serialize, Deserialize)]
 pub struct RequestedClaims {
     #[serde(default)]
@@ -46,9 +48,9 @@ pub struct RequestedClaims {
 }
 
 impl Default for RequestedClaims {
-    /// What this app always requests: a mark in the access token (`xms_cc`) that says that
-    /// this app understands claims challenges (`cp1`). An API may then refuse the token
-    /// before it expires, for example after a change of the password.
+    /// Announces that this app understands claims challenges. `xms_cc` and `cp1` are
+    /// Microsoft's names for this. Without it, an API does not refuse a token that has not
+    /// expired.
     fn default() -> Self {
         let capabilities = ("xms_cc".to_owned(), json!({ "values": ["cp1"] }));
         Self { access_token: Map::from_iter([capabilities]), id_token: Map::new() }
@@ -56,24 +58,29 @@ impl Default for RequestedClaims {
 }
 
 impl RequestedClaims {
-    /// Reads a claims challenge from JSON. Ignores one that is too long for the cookie of
-    /// step 5.
+    /// Reads a claims challenge, which is JSON, and adds the announcement. Ignores a
+    /// challenge for which the cookie of step 5 has no room. The next token is then refused
+    /// too, and the user gets an error page.
     pub fn from_challenge(json: &[u8]) -> Option<Self> {
         let mut claims: Self = serde_json::from_slice(json).ok()?;
         claims.access_token.extend(Self::default().access_token);
         let length = serde_json::to_string(&claims).ok()?.len();
-        (length <= 300).then_some(claims)
+        if length > 300 {
+            warn!("a claims challenge of {length} bytes is too long, so it is ignored");
+            return None;
+        }
+        Some(claims)
     }
 
-    /// Finds a claims challenge in the headers of a response, where it is Base64. For
+    /// Finds a claims challenge in the response of an API, where it is in Base64. For
     /// example: `WWW-Authenticate: Bearer error="insufficient_claims",
     /// claims="eyJhY2Nlc3NfdG9rZW4iO…"`
     pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
         for header in headers.get_all(WWW_AUTHENTICATE) {
             let header = String::from_utf8_lossy(header.as_bytes());
-            for parameter in header.split([',', ' ']) {
+            for parameter in header.split([',', ' ', '\t']) {
                 let (name, value) = parameter.split_once('=').unwrap_or_default();
-                // Base64 may have padding, and either of two alphabets.
+                // Servers write Base64 in two alphabets, with and without padding.
                 let base64 = value.trim_matches(['"', '=']).replace('+', "-").replace('/', "_");
                 if name.eq_ignore_ascii_case("claims")
                     && let Ok(json) = BASE64_URL_SAFE_NO_PAD.decode(base64)
@@ -95,8 +102,8 @@ pub enum ClientCredential {
     Certificate(Certificate),
 }
 
-/// What steps 6 to 9 need to know about a sign-in. Step 5 keeps it in a cookie. The user
-/// can read and change the cookie, but harms only the sign-in of this browser.
+/// What steps 6 to 9 need to know about a sign-in. Step 5 keeps it in a cookie. If the user
+/// changes the cookie, step 7 or 8 fails. Step 9 checks the address.
 #[derive(Serialize, Deserialize)]
 pub struct AuthCodeFlow {
     /// A random value. Step 8 checks that the ID token contains it.
@@ -105,8 +112,8 @@ pub struct AuthCodeFlow {
     pub code_verifier: String,
     /// The parameter `claims` of step 5. Step 7 sends the same.
     pub requested_claims: RequestedClaims,
-    /// Whether a user was signed in before, and must sign in again. It becomes a field of
-    /// `User`, where step 2 and step 3 use it to stop a redirect loop.
+    /// Whether a user was in the session when step 5 started this sign-in. It becomes a
+    /// field of `User`.
     pub is_repeated: bool,
     /// The path and query of the page that the user opened. Step 9 redirects to it.
     pub post_sign_in_url: String,
@@ -143,7 +150,7 @@ pub struct Tokens {
     pub id_token: Option<String>,
 }
 
-/// Accepts 3599 and "3599". Tenants for customers (Azure AD B2C) send the number as text.
+/// Accepts 3599 and "3599". Azure AD B2C, a tenant for customers, sends the number as text.
 fn number_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     let value = Value::deserialize(deserializer)?;
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -157,16 +164,17 @@ pub struct TokenError {
     pub error: String,
     /// An explanation for administrators. It contains the trace ID and the correlation ID,
     /// which Microsoft's support asks for.
+    pub error_description: Option<String>,
+    /// A claims challenge, as JSON in a text. Microsoft Entra ID adds it.
     #[serde(default)]
-    pub error_description: String,
-    /// A claims challenge, as JSON text. Microsoft Entra ID adds it.
-    pub claims: Option<String>,
+    pub claims: Value,
 }
 
 /// The text for people: the error code and the explanation.
 impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.error, self.error_description)
+        let description = self.error_description.as_deref().unwrap_or("no description");
+        write!(f, "{}: {description}", self.error)
     }
 }
 
@@ -177,13 +185,15 @@ pub struct SigningKeys {
     pub keys: Vec<Value>,
 }
 
-/// The claims of an ID token: those that this app reads, and all others.
+/// The claims of an ID token: those that this app reads, and all others. A token without
+/// one of the first five is refused, because it does not fit into this type. The session
+/// and /admin have only the claims that are in the token.
 #[derive(Serialize, Deserialize)]
 pub struct IdTokenClaims {
     /// The issuer: the tenant that issued the token.
     pub iss: String,
-    /// The audience: the client ID of the app for which the token was issued. Other issuers
-    /// may send a list. This app refuses a list.
+    /// The audience: the client ID of the app for which the token was issued. A list of
+    /// several does not fit into this type, so it is refused.
     pub aud: String,
     /// When the token expires, in Unix time.
     pub exp: i64,
@@ -219,8 +229,9 @@ pub struct User {
     pub id_token_claims: IdTokenClaims,
     /// When the user signed in, in Unix time.
     pub signed_in_on: i64,
-    /// Whether a user was signed in before this sign-in, and had to sign in again. If a
-    /// token is then refused within a minute, a third sign-in would not help.
+    /// Whether another sign-in came before this one, and its tokens were refused or
+    /// expired. If tokens are refused again within a minute, steps 2 and 3 show an error. A
+    /// third sign-in would not help, and would be a redirect loop.
     pub is_repeated: bool,
 }
 

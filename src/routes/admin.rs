@@ -49,8 +49,8 @@ pub async fn admin(
     let user: Option<User> = session.get("user").unwrap_or_default();
     info!("step 1: session lookup, a user is signed in: {}", user.is_some());
 
-    // This block either returns the page or an error from the handler, or a `break` ends it
-    // with the reason why the user must sign in. Step 5 follows the block.
+    // A `break` leaves this block with the reason why the user must sign in, and step 5
+    // follows. All other ways out of the block return from the handler.
     let reason: &str = 'needs_sign_in: {
         let Some(user) = &user else {
             break 'needs_sign_in "nobody is signed in";
@@ -60,11 +60,11 @@ pub async fn admin(
         // <ms_docref_require_admin_role_authNZ>
         // Step 4: role inspection. The ID token contains the roles that the user had at the
         // sign-in. When the token expires, sign in again, so that the roles are current.
-        // Usually the user sees no prompt. Step 8 accepts a token until 120 s after its
-        // end. Wait 180 s here, or a token just accepted could lead to a sign-in at once,
-        // in a loop.
+        // The user is still signed in at Microsoft, so this usually needs no prompt. The
+        // limit must be longer than the 120 s of step 8. Otherwise step 8 could accept a
+        // token that this line sends back.
         let claims = &user.id_token_claims;
-        if claims.exp + 180 <= now {
+        if claims.exp <= now - 180 {
             break 'needs_sign_in "the ID token has expired";
         }
         let required_role = "admin";
@@ -99,12 +99,13 @@ pub async fn admin(
     // Start the authorization code flow: send the browser to Microsoft Entra ID, where the
     // user signs in. Three random values protect the sign-in:
     // - `state` comes back with the browser. Step 6 checks that this browser started the
-    //   sign-in. Otherwise an attacker could sign a user in as somebody else with a link.
+    //   sign-in. Otherwise an attacker could send a link that signs a user in as the
+    //   attacker.
     // - `nonce` comes back in the ID token. Step 8 checks that the token is for this
-    //   sign-in. Otherwise a recorded token of another sign-in could be used again.
-    // - `code_verifier` stays here, and only its hash is in this request. Step 7 sends the
-    //   value itself. Otherwise an attacker who stole a code could put it into a sign-in of
-    //   their own, and this app would redeem it for them. This is PKCE.
+    //   sign-in, and was not recorded in another one.
+    // - `code_verifier` goes into the cookie below, and only its hash into this request.
+    //   Step 7 sends the value, and Microsoft Entra ID compares it with the hash. Otherwise
+    //   an attacker could put a stolen code into a sign-in of their own. This is PKCE.
     info!("step 5: {reason}, redirecting to the authorization endpoint");
     let random = || BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let (state, nonce, code_verifier) = (random(), random(), random());
@@ -118,6 +119,7 @@ pub async fn admin(
         // `openid` requests an ID token, `profile` the user's name in the ID token, and
         // `offline_access` a refresh token.
         ("scope", &format!("openid profile offline_access {}", settings.scope)),
+        // What the tokens must contain besides, see protocol.rs.
         ("claims", &serde_json::to_string(&requested_claims)?),
         ("state", &state),
         ("nonce", &nonce),
@@ -145,8 +147,8 @@ pub async fn admin(
         is_repeated: user.is_some(),
         post_sign_in_url: page_url.to_owned(),
     };
-    // Keep the cookie under 730 bytes, so that ten of them fit into a header of 8 KB, the
-    // limit of many proxies. Of a long address, keep only the path.
+    // 490 bytes are 654 in Base64. With their names, ten such cookies fit into a header of
+    // 8 KB, the limit of many proxies. If the address is too long, keep only its path.
     if serde_json::to_string(&flow)?.len() > 490 {
         flow.post_sign_in_url = req.path().to_owned();
     }

@@ -69,16 +69,16 @@ pub async fn auth_redirect(
     // </ms_docref_find_auth_code_flow>
 
     // <ms_docref_response_issuer>
-    // If the response names the tenant that it comes from, that must be ours. Otherwise an
-    // app with several tenants could send the code of one to another, which may be hostile.
+    // If the response names the tenant that it comes from, that must be ours. This matters
+    // as soon as an app has a second tenant: a hostile one could get codes of the other.
     if query.iss.as_ref().is_some_and(|iss| *iss != metadata.issuer) {
         return Err(ErrorBadRequest("Another tenant answered. Sign in again."));
     }
     // </ms_docref_response_issuer>
 
     // <ms_docref_authorization_error>
-    // Show texts of the query only now. Before the check of `state`, anyone could send
-    // them.
+    // Now it is known that this browser started the sign-in, so show the texts of the
+    // query.
     if let Some(error) = &query.error {
         let details = format!("{error}: {}", query.error_description);
         return Err(match error.as_str() {
@@ -130,7 +130,8 @@ pub async fn auth_redirect(
     if !response.status().is_success() {
         let err: TokenError = response.json().await.map_err(unavailable)?;
         return Err(match err.error.as_str() {
-            // The user can help. Usually the code has expired, or it was used before.
+            // The user can help: usually with a new code, because this one has expired or
+            // was used before.
             "invalid_grant" | "interaction_required" | "consent_required" | "login_required" => {
                 ErrorBadRequest(format!("Sign in again. {err}"))
             }
@@ -148,28 +149,22 @@ pub async fn auth_redirect(
 
     // <ms_docref_validate_id_token>
     // Step 8: validate the ID token. It is a JSON Web Token: a header, the claims, and a
-    // signature over both. Here it came directly from the token endpoint, so TLS proves
-    // where it is from. The signature proves it in all other cases too, also if you use
-    // this block for a token that came through a browser.
+    // signature over both. It came from the token endpoint over TLS, so the signature is a
+    // second proof of where it is from. If a token comes through a browser, it is the only
+    // one.
     let refuse = |cause: &str| {
         ErrorUnauthorized(format!("The ID token is not valid: {cause}. You are not signed in."))
     };
-    let jwt_header =
-        jsonwebtoken::decode_header(&id_token).map_err(|err| refuse(&err.to_string()))?;
-    // `crit` lists extensions that the receiver must understand. The library does not check
-    // it, and this app understands none.
-    if jwt_header.crit.is_some() {
-        return Err(refuse("it has an extension in crit"));
-    }
+    let header = jsonwebtoken::decode_header(&id_token).map_err(|err| refuse(&err.to_string()))?;
+    let kid = header.kid.ok_or_else(|| refuse("it does not name its signing key"))?;
     // </ms_docref_validate_id_token>
 
     // <ms_docref_signing_keys>
-    // Find the public key whose ID is in the header (`kid`). Microsoft Entra ID changes its
-    // keys at any time, so request them at each sign-in. An app with many sign-ins a second
-    // would keep them for a day, and request them again if a key ID is unknown.
+    // Find the public key whose ID is in the header. Microsoft Entra ID changes its keys at
+    // any time, so request them at each sign-in. An app with many sign-ins a second would
+    // keep them for a day, and request them again if a key ID is unknown.
     let response = http.get(metadata.jwks_uri.clone()).send().await.map_err(unavailable)?;
     let signing_keys: SigningKeys = response.json().await.map_err(unavailable)?;
-    let kid = jwt_header.kid.unwrap_or_default();
     let Some(jwk) = signing_keys.keys.into_iter().find(|key| key["kid"] == kid) else {
         return Err(refuse("the signing key is unknown"));
     };
@@ -181,27 +176,31 @@ pub async fn auth_redirect(
     // <ms_docref_check_claims>
     // The library verifies the signature, which Microsoft Entra ID makes with RS256. It
     // checks that the token comes from our tenant (`iss`), is for this app and not for
-    // another one (`aud`), has not expired (`exp`), and is not for later (`nbf`). 120
-    // seconds are for clocks that differ. The library checks a claim only if the token has
-    // it, so require these. `sub` names the user.
+    // another one (`aud`), has not expired (`exp`), and is not for later (`nbf`, which is
+    // optional), with 120 s for clocks that differ. It checks a claim only if the token has
+    // it, so require the others, and `sub`, which names the user.
     let mut validation = Validation::new(Algorithm::RS256);
     validation.set_issuer(&[&metadata.issuer]);
     validation.set_audience(&[&settings.client_id]);
     validation.set_required_spec_claims(&["iss", "aud", "exp", "sub"]);
     validation.validate_nbf = true;
     validation.leeway = 120;
-    let token = jsonwebtoken::decode::<IdTokenClaims>(&id_token, &key, &validation);
-    let claims = token.map_err(|err| refuse(&err.to_string()))?.claims;
+    let token = jsonwebtoken::decode::<IdTokenClaims>(&id_token, &key, &validation)
+        .map_err(|err| refuse(&err.to_string()))?;
+    let claims = token.claims;
     // </ms_docref_check_claims>
 
     // <ms_docref_check_nonce>
-    // Check that the token is for this sign-in, and not a recorded one of another sign-in.
+    // The library does not check the following.
     if claims.nonce != flow.nonce {
         return Err(refuse("it has the nonce of another sign-in"));
     }
-    // A token from the future means that a clock is wrong.
     if claims.iat > now + 120 {
-        return Err(refuse("it was issued in the future"));
+        return Err(refuse("it was issued in the future, so a clock is wrong"));
+    }
+    // `crit` names extensions that the receiver must understand. This app understands none.
+    if token.header.crit.is_some() {
+        return Err(refuse("it has an extension in crit"));
     }
     info!("step 8: ID token validated");
     // </ms_docref_check_nonce>
@@ -239,8 +238,8 @@ pub async fn auth_redirect(
     used.make_removal();
     // Redirect to the page that the user opened, but only within this app. The address
     // comes from a cookie, and may be "//evil.example", which leads browsers to another
-    // host. So resolve it as browsers do. If its origin is not that of this app, go to the
-    // home page.
+    // host. So resolve it as browsers do, and compare its origin with that of this app. A
+    // HeaderValue has no line breaks, which could begin another header.
     let page = flow.post_sign_in_url.as_str();
     let resolved = settings.redirect_uri.join(page);
     let is_local = resolved.is_ok_and(|url| url.origin() == settings.redirect_uri.origin());

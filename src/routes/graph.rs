@@ -12,8 +12,8 @@ use actix_web::http::header::{ContentType, LOCATION};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use base64::prelude::*;
-use reqwest::Client;
 use reqwest::header::RETRY_AFTER;
+use reqwest::{Client, StatusCode};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tera::{Tera, context};
@@ -59,24 +59,23 @@ pub async fn graph(
     let user: Option<User> = session.get("user").unwrap_or_default();
     info!("step 1: session lookup, a user is signed in: {}", user.is_some());
 
-    // This block either returns the page or an error from the handler, or a `break` ends it
-    // with the reason why the user must sign in. Step 5 follows the block.
+    // A `break` leaves this block with the reason why the user must sign in, and step 5
+    // follows. All other ways out of the block return from the handler.
     let reason: &str = 'needs_sign_in: {
         let Some(user) = &user else {
             break 'needs_sign_in "nobody is signed in";
         };
         // </ms_docref_require_authentication>
 
-        // Whether this user signed in again less than a minute ago. If a token is still
-        // refused, show an error. A third sign-in would be a redirect loop. (A negative
-        // time means that the clock was set back.)
-        let is_loop = user.is_repeated && (0..60).contains(&(now - user.signed_in_on));
+        // Did the user sign in again less than a minute ago? If a token is refused all the
+        // same, show an error. A third sign-in would be a redirect loop. (The clock of
+        // another process of this app can be ahead by up to a minute.)
+        let is_loop = user.is_repeated && (-60..60).contains(&(now - user.signed_in_on));
 
         // <ms_docref_acquire_token>
         // Step 2: token cache. Use the access token in the session if it is for SCOPE and
-        // valid for five more minutes. Otherwise get a new one with the refresh token. The
-        // user stays signed in as before. MSAL, Microsoft's library for other languages,
-        // calls this `acquire_token_silent`.
+        // valid for five more minutes. Otherwise get a new one with the refresh token.
+        // MSAL, Microsoft's library for other languages, calls this `acquire_token_silent`.
         let token_cache: Option<TokenCache> = session.get("token_cache").unwrap_or_default();
         let Some(mut token_cache) = token_cache else {
             break 'needs_sign_in "the session has no tokens";
@@ -124,11 +123,10 @@ pub async fn graph(
                          If this happens again, give this text to the owner of this app: {err}"
                     )));
                 }
-                let details = err.to_string();
-                warn!("step 2: the refresh token was refused, {details:?}"); // on one line
-                let challenge = err.claims.unwrap_or_default();
-                requested_claims =
-                    RequestedClaims::from_challenge(challenge.as_bytes()).unwrap_or_default();
+                warn!("step 2: the refresh token was refused, {:?}", err.to_string());
+                let challenge = err.claims.as_str().unwrap_or_default();
+                let challenge = RequestedClaims::from_challenge(challenge.as_bytes());
+                requested_claims = challenge.unwrap_or_default();
                 break 'needs_sign_in "the refresh token was refused";
             }
             let tokens: Tokens = response.json().await.map_err(unavailable)?;
@@ -155,12 +153,12 @@ pub async fn graph(
         };
         let request = http.get(settings.endpoint.clone()).bearer_auth(&token_cache.access_token);
         let response = request.send().await.map_err(unavailable)?;
-        let status = response.status().as_u16();
+        let status = response.status();
         info!("step 3: Microsoft Graph answered {status}");
         // </ms_docref_call_ms_graph>
 
         // <ms_docref_display_graph_response>
-        if status == 200 {
+        if status == StatusCode::OK {
             let graph_response: Value = response.json().await.map_err(unavailable)?;
             let context = context! {
                 user_name => &user.name,
@@ -175,28 +173,29 @@ pub async fn graph(
         // </ms_docref_display_graph_response>
 
         // <ms_docref_graph_error>
-        // Any other status is an error. Microsoft Graph may say when to try again.
+        // Any other status is an error. 401 is one too if the user has just signed in
+        // again.
         let challenge = RequestedClaims::from_headers(response.headers());
         let retry_after = response.headers().get(RETRY_AFTER).cloned();
         let body: Value = response.json().await.unwrap_or_default();
         let code = body["error"]["code"].as_str().unwrap_or("no error code");
         let message = body["error"]["message"].as_str().unwrap_or("no message");
-        if status != 401 || is_loop {
-            let seconds = retry_after.and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
+        if status != StatusCode::UNAUTHORIZED || is_loop {
+            let seconds = retry_after.as_ref().and_then(|value| value.to_str().ok());
+            let seconds: u32 = seconds.and_then(|text| text.parse().ok()).unwrap_or(60);
             return Err(ErrorBadGateway(format!(
-                "Microsoft Graph answered {status}. Try again in {} seconds. If this happens \
-                 again, give this text to the owner of this app: {code}: {message}",
-                seconds.unwrap_or(60)
+                "Microsoft Graph answered {status}. Try again in {seconds} seconds. If this \
+                 happens again, give this text to the owner of this app: {code}: {message}"
             )));
         }
         // </ms_docref_graph_error>
 
         // <ms_docref_claims_challenge>
-        // 401: Microsoft Graph can refuse an access token before it expires, for example
-        // after a change of the password. Then the user must sign in again. If the response
-        // has a claims challenge, step 5 sends it to Microsoft Entra ID.
-        let details: String = format!("{code}: {message}").chars().take(2_000).collect();
-        warn!("step 3: the access token was refused, {details:?}"); // {:?} keeps it on one line
+        // 401: Microsoft Graph refuses the access token, also before it expires, for
+        // example after a change of the password. The refresh token has usually ended then
+        // too, so the user must sign in again. If there is a claims challenge, step 5 sends
+        // it.
+        warn!("step 3: the access token was refused, {code:?}: {message:?}");
         requested_claims = challenge.unwrap_or_default();
         break 'needs_sign_in "Microsoft Graph refused the access token";
         // </ms_docref_claims_challenge>
@@ -207,12 +206,13 @@ pub async fn graph(
     // Start the authorization code flow: send the browser to Microsoft Entra ID, where the
     // user signs in. Three random values protect the sign-in:
     // - `state` comes back with the browser. Step 6 checks that this browser started the
-    //   sign-in. Otherwise an attacker could sign a user in as somebody else with a link.
+    //   sign-in. Otherwise an attacker could send a link that signs a user in as the
+    //   attacker.
     // - `nonce` comes back in the ID token. Step 8 checks that the token is for this
-    //   sign-in. Otherwise a recorded token of another sign-in could be used again.
-    // - `code_verifier` stays here, and only its hash is in this request. Step 7 sends the
-    //   value itself. Otherwise an attacker who stole a code could put it into a sign-in of
-    //   their own, and this app would redeem it for them. This is PKCE.
+    //   sign-in, and was not recorded in another one.
+    // - `code_verifier` goes into the cookie below, and only its hash into this request.
+    //   Step 7 sends the value, and Microsoft Entra ID compares it with the hash. Otherwise
+    //   an attacker could put a stolen code into a sign-in of their own. This is PKCE.
     info!("step 5: {reason}, redirecting to the authorization endpoint");
     let random = || BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let (state, nonce, code_verifier) = (random(), random(), random());
@@ -226,6 +226,7 @@ pub async fn graph(
         // `openid` requests an ID token, `profile` the user's name in the ID token, and
         // `offline_access` a refresh token.
         ("scope", &format!("openid profile offline_access {}", settings.scope)),
+        // What the tokens must contain besides, see protocol.rs.
         ("claims", &serde_json::to_string(&requested_claims)?),
         ("state", &state),
         ("nonce", &nonce),
@@ -253,8 +254,8 @@ pub async fn graph(
         is_repeated: user.is_some(),
         post_sign_in_url: page_url.to_owned(),
     };
-    // Keep the cookie under 730 bytes, so that ten of them fit into a header of 8 KB, the
-    // limit of many proxies. Of a long address, keep only the path.
+    // 490 bytes are 654 in Base64. With their names, ten such cookies fit into a header of
+    // 8 KB, the limit of many proxies. If the address is too long, keep only its path.
     if serde_json::to_string(&flow)?.len() > 490 {
         flow.post_sign_in_url = req.path().to_owned();
     }

@@ -16,7 +16,7 @@ use crate::settings::Settings;
 // </ms_docref_import_logout>
 
 /// Ends the session. Redirects to the home page or, with SSO_LOGOUT, to Microsoft Entra ID.
-/// A link on another site can sign a user out too. The user then has to sign in again.
+/// A link on another site can sign a user out too, which is only a nuisance.
 ///
 /// # Errors
 /// 500 if this app fails.
@@ -26,7 +26,7 @@ pub async fn logout(
     metadata: Data<OpenIdMetadata>,
 ) -> Result<HttpResponse, Error> {
     // <ms_docref_logout_user>
-    // Read the user before the session is deleted. The end of this handler needs a claim.
+    // Read the user before the session is deleted. SSO_LOGOUT needs the claim `login_hint`.
     let user: Option<User> = session.get("user").unwrap_or_default();
     // Delete the session on the server and the cookie in the browser. A copied cookie no
     // longer works.

@@ -16,12 +16,15 @@
 //! 8. Validate the ID token, which tells who signed in (auth_redirect.rs).
 //! 9. Sign in: store the user and the tokens in the session (auth_redirect.rs).
 //!
-//! The order in time is another one, because a user who is signed in needs only 1 to 4:
+//! Steps 1 to 4 serve a user who is signed in. Steps 5 to 9 are the sign-in. The order in
+//! time:
 //!
 //! - first visit to /graph: 1, 5, the user signs in at Microsoft, 6, 7, 8, 9, redirect to
 //!   /graph, 1, 2, 3
 //! - later visits to /graph: 1, 2, 3
 //! - visits to /admin by a signed-in user: 1, 4
+//! - a visit to /graph with a token that Microsoft refuses: 1, 2, 3, then 5 to 9, 1, 2, 3.
+//!   If Microsoft refuses the next token too, an error page.
 //!
 //! There is no page for the sign-in. Each protected page starts one if it needs one, and
 //! step 9 redirects back to that page.
@@ -40,6 +43,10 @@
 //!   key.
 //! - authorization endpoint, token endpoint: two addresses of the tenant. The browser goes
 //!   to the first one for a code. This app calls the second one to exchange the code.
+//! - session: the values that this app stores on the server for one browser. The browser
+//!   has only its ID, in a cookie.
+//! - single sign-on: a user who is signed in at Microsoft does not have to type a password
+//!   again.
 //! - authorization code: what the browser brings back from Microsoft. It works once.
 //! - ID token: tells this app who signed in. A claim is one statement in it, such as
 //!   `name`.
