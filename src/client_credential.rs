@@ -61,20 +61,31 @@ impl Certificate {
     }
 }
 
+/// Reads the private key from a PEM file, and the thumbprint of the certificate that fits it.
 fn load_certificate(path: &str) -> anyhow::Result<(EncodingKey, String)> {
     let parts = pem::parse_many(fs::read(path)?)?;
     let key = parts.iter().find(|part| part.tag().ends_with("PRIVATE KEY"));
-    let certificate = parts.iter().find(|part| part.tag() == "CERTIFICATE");
-    let (Some(key), Some(certificate)) = (key, certificate) else {
-        bail!("the file must contain a private key and a certificate");
-    };
-    let thumbprint = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(certificate.contents()));
-    let (key, certificate) = (key.to_string(), certificate.to_string());
+    let Some(key) = key else { bail!("the file contains no private key; add it as PEM") };
+    if key.tag().starts_with("ENCRYPTED") || key.headers().get("DEK-Info").is_some() {
+        bail!(
+            "the private key is encrypted; decrypt it with `openssl pkey -in old.pem -out new.pem`"
+        );
+    }
+    let key = EncodingKey::from_rsa_pem(key.to_string().as_bytes())
+        .context("the private key is not RSA; make a certificate with an RSA key")?;
     // Sign once and verify, so that a wrong file shows now and not at the first sign-in.
-    let key = EncodingKey::from_rsa_pem(key.as_bytes()).context("the private key is not RSA")?;
-    let public_key = DecodingKey::from_rsa_pem(certificate.as_bytes())?;
     let token = jsonwebtoken::encode(&Header::new(PS256), &json!({ "exp": u32::MAX }), &key)?;
-    jsonwebtoken::decode::<Value>(token, &public_key, &Validation::new(PS256))
-        .context("the private key does not fit the certificate")?;
-    Ok((key, thumbprint))
+    let mut certificates = parts.iter().filter(|part| part.tag() == "CERTIFICATE").peekable();
+    if certificates.peek().is_none() {
+        bail!("the file contains no certificate; add it as PEM");
+    }
+    // In a chain, the certificate of the app need not be the first one.
+    let certificate = certificates.find(|certificate| {
+        let public_key = DecodingKey::from_rsa_pem(certificate.to_string().as_bytes());
+        let verify = |key| jsonwebtoken::decode::<Value>(&token, &key, &Validation::new(PS256));
+        public_key.and_then(verify).is_ok()
+    });
+    let certificate =
+        certificate.context("the private key does not fit a certificate in the file")?;
+    Ok((key, BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(certificate.contents()))))
 }

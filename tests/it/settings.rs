@@ -470,20 +470,27 @@ async fn a_certificate_file_that_the_app_cannot_use_gives_one_line() {
     let [(key, certificate), (other_key, _)] = &*RSA;
     let ec = certify(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap());
     let (key, certificate) = (key.serialize_pem(), certificate.pem());
-    let incomplete = "the file must contain a private key and a certificate";
-    let not_a_pair = "the private key does not fit the certificate";
+    let no_key = "the file contains no private key";
+    let not_a_pair = "the private key does not fit a certificate in the file";
     let not_rsa = "the private key is not RSA";
+    // jsonwebtoken #373
+    let is_encrypted = "the private key is encrypted; decrypt it with `openssl pkey";
     let encrypted = key.replace("PRIVATE", "ENCRYPTED PRIVATE");
+    // As `openssl rsa -traditional -aes256` writes it.
+    let headers = "RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n";
+    let traditional = key.replace("BEGIN PRIVATE KEY-----\n", &format!("BEGIN {headers}"));
+    let traditional = traditional.replace("END PRIVATE", "END RSA PRIVATE");
     for (case, text, start) in [
-        ("empty", String::new(), incomplete),
-        ("without a key", certificate.clone(), incomplete),
-        ("without a certificate", key.clone(), incomplete),
-        ("not PEM", "hidden-secret".to_owned(), incomplete),
-        ("cut", format!("{key}{}", &certificate[..200]), incomplete),
+        ("empty", String::new(), no_key),
+        ("without a key", certificate.clone(), no_key),
+        ("without a certificate", key.clone(), "the file contains no certificate"),
+        ("not PEM", "hidden-secret".to_owned(), no_key),
+        ("cut", format!("{key}{}", &certificate[..200]), "the file contains no certificate"),
         ("another key", other_key.serialize_pem() + certificate.as_str(), not_a_pair),
         ("an EC key", ec.0.serialize_pem() + ec.1.pem().as_str(), not_rsa),
-        ("an encrypted key", encrypted + certificate.as_str(), not_rsa),
-        ("a public key", RSA[0].0.public_key_pem() + certificate.as_str(), incomplete),
+        ("an encrypted key", encrypted + certificate.as_str(), is_encrypted),
+        ("an old encrypted key", traditional + certificate.as_str(), is_encrypted),
+        ("a public key", RSA[0].0.public_key_pem() + certificate.as_str(), no_key),
     ] {
         let settings = [("CLIENT_CREDENTIAL", "file:app.pem"), REGISTRATION[0], REGISTRATION[2]];
         let line = refused_with_one_line(&[("app.pem", &text)], &settings).await;
@@ -492,6 +499,14 @@ async fn a_certificate_file_that_the_app_cannot_use_gives_one_line() {
             "{case}: {line}"
         );
     }
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("app.pfx"), [0x30, 0x82, 0xff, 0xfe]).unwrap();
+    let settings = [("CLIENT_CREDENTIAL", "file:app.pfx"), REGISTRATION[0], REGISTRATION[2]];
+    let lines = refusal(folder.path(), &settings).await.concat();
+    assert!(
+        lines.contains("\"file:app.pfx\": the file contains no private key; add it as PEM"),
+        "{lines}"
+    );
     let settings = [("CLIENT_CREDENTIAL", "file:no.pem"), REGISTRATION[0], REGISTRATION[2]];
     let line = refused_with_one_line(&[], &settings).await;
     assert!(line.starts_with("CLIENT_CREDENTIAL: \"file:no.pem\": "), "{line}");
@@ -502,7 +517,9 @@ async fn with_a_certificate_the_app_signs_a_new_client_assertion_for_each_token_
     let (key, certificate) = &RSA[0];
     let platform = Platform::start().await;
     let folder = Arc::new(TempDir::new().unwrap());
-    let pem = format!("{}{}", key.serialize_pem(), certificate.pem());
+    // In a chain, the certificate of the app need not be the first one.
+    let ca = certify(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap()).1.pem();
+    let pem = [ca, RSA[1].1.pem(), certificate.pem(), key.serialize_pem()].concat();
     fs::write(folder.path().join("app.pem"), pem).unwrap();
     let app = platform.app_in(folder, &[("CLIENT_CREDENTIAL", "file:app.pem")]).await;
     let browser = app.browser();
