@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
@@ -24,9 +24,9 @@ const HALF_A_MINUTE: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct FileSessions {
     folder: PathBuf,
-    /// Held while a file is read or changed. On Windows, a file that is being read cannot always
-    /// be replaced.
-    lock: Arc<Mutex<()>>,
+    /// Held while a file is changed, and shared by those who read. On Windows, a file that is
+    /// being read cannot always be replaced.
+    lock: Arc<RwLock<()>>,
 }
 
 /// A session file.
@@ -104,17 +104,17 @@ impl FileSessions {
         file.write(true).create(true).truncate(true).open(path)?.write_all(bytes)
     }
 
-    /// Does something with the files, on a thread that may wait for the disk.
-    async fn locked<T: Send + 'static>(
+    /// Makes a change on a thread that may wait for the disk, one change at a time.
+    async fn change(
         &self,
-        work: impl FnOnce(&Self) -> io::Result<T> + Send + 'static,
-    ) -> anyhow::Result<T> {
+        change: impl FnOnce(&Self) -> io::Result<()> + Send + 'static,
+    ) -> anyhow::Result<()> {
         let sessions = self.clone();
-        let done = web::block(move || {
-            let _lock = sessions.lock.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&sessions)
+        let changed = web::block(move || {
+            let _lock = sessions.lock.write().unwrap_or_else(PoisonError::into_inner);
+            change(&sessions)
         });
-        Ok(done.await??)
+        Ok(changed.await??)
     }
 
     /// Removes sessions that have ended, and what a crash has left behind. Other apps may have
@@ -127,7 +127,7 @@ impl FileSessions {
             if hash.len() != 64 || !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
                 continue;
             }
-            let _lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            let _lock = self.lock.write().unwrap_or_else(PoisonError::into_inner);
             // A sign-out can remove the file at the same time.
             let (Ok(json), Ok(file)) = (fs::read(&path), fs::metadata(&path)) else { continue };
             let is_old = file.modified()?.elapsed().is_ok_and(|age| age > HALF_A_MINUTE);
@@ -148,15 +148,16 @@ impl FileSessions {
 
 impl SessionStore for FileSessions {
     async fn load(&self, key: &SessionKey) -> Result<Option<State>, LoadError> {
-        let name = name_of(key);
-        let session = self.locked(move |sessions| sessions.read(&name)).await;
-        Ok(session.map_err(LoadError::Other)?.map(|session| to_state(session.values)))
+        // The file is small, so this thread can read it.
+        let _lock = self.lock.read().unwrap_or_else(PoisonError::into_inner);
+        let session = self.read(&name_of(key)).map_err(|err| LoadError::Other(err.into()))?;
+        Ok(session.map(|session| to_state(session.values)))
     }
 
     async fn save(&self, state: State, ttl: &time::Duration) -> Result<SessionKey, SaveError> {
         let key = generate_session_key();
         let (name, expires_on) = (name_of(&key), now() + ttl.whole_seconds());
-        let saved = self.locked(move |sessions| sessions.write(&name, state, expires_on)).await;
+        let saved = self.change(move |sessions| sessions.write(&name, state, expires_on)).await;
         saved.map_err(SaveError::Other)?;
         Ok(key)
     }
@@ -168,7 +169,7 @@ impl SessionStore for FileSessions {
         _ttl: &time::Duration,
     ) -> Result<SessionKey, UpdateError> {
         let name = name_of(&key);
-        let updated = self.locked(move |sessions| match sessions.read(&name)? {
+        let updated = self.change(move |sessions| match sessions.read(&name)? {
             Some(old) => sessions.write(&name, state, old.expires_on),
             None => Ok(()),
         });
@@ -182,7 +183,7 @@ impl SessionStore for FileSessions {
 
     async fn delete(&self, key: &SessionKey) -> anyhow::Result<()> {
         let name = name_of(key);
-        let deleted = self.locked(move |sessions| match fs::remove_file(sessions.path(&name)) {
+        let deleted = self.change(move |sessions| match fs::remove_file(sessions.path(&name)) {
             Err(err) if err.kind() != ErrorKind::NotFound => Err(err),
             _ => Ok(()),
         });
