@@ -28,6 +28,8 @@ use crate::settings::Settings;
 
 #[path = "../src/routes/auth_redirect.rs"]
 mod auth_redirect;
+#[path = "../src/claims_challenge.rs"]
+mod claims_challenge;
 #[path = "../src/client_credential.rs"]
 mod client_credential;
 #[path = "../src/cookies.rs"]

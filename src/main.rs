@@ -20,6 +20,7 @@ use crate::settings::{SessionType, Settings};
 // </ms_docref_import_modules>
 
 mod canonical_host;
+mod claims_challenge;
 mod client_credential;
 mod cookies;
 #[cfg(feature = "demo-tenant")]

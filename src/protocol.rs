@@ -7,12 +7,9 @@
 
 use std::fmt;
 
-use base64::prelude::*;
-use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
-use tracing::warn;
 use url::Url;
 
 use crate::client_credential::Certificate;
@@ -32,13 +29,16 @@ pub struct OpenIdMetadata {
     pub end_session_endpoint: Option<Url>,
 }
 
-/// The parameter `claims`: what this app asks for in its next tokens. Steps 2, 5 and 7 send
-/// it.
+/// Two messages have this shape:
 ///
-/// Microsoft can refuse a token and say what the next one must contain. This is a claims
-/// challenge. It has the same shape. For example, after a change of the password,
-/// `{"access_token":{"nbf":{"value":"1635527790"}}}` asks for a token that was issued
-/// later. Step 5 then sends the challenge to Microsoft Entra ID.
+/// - The parameter `claims`: what this app requests for its next tokens. Steps 2, 5 and 7
+///   send it.
+/// - A claims challenge: what Microsoft requires of the next token when it refuses one.
+///   Step 5 sends it back in the parameter. For example, after a change of the password,
+///   `{"access_token":{"nbf":{"value":"1635527790"}}}` requires an access token that is not
+///   older than this time.
+///
+/// claims_challenge.rs reads challenges.
 #[derive(Serialize, Deserialize)]
 pub struct RequestedClaims {
     #[serde(default)]
@@ -48,49 +48,12 @@ pub struct RequestedClaims {
 }
 
 impl Default for RequestedClaims {
-    /// Announces that this app understands claims challenges. `xms_cc` and `cp1` are
-    /// Microsoft's names for this. Without it, an API does not refuse a token that has not
-    /// expired.
+    /// What this app always requests. `"xms_cc":{"values":["cp1"]}` tells Microsoft that
+    /// this app understands claims challenges. An API may then refuse a token early, for
+    /// example after a change of the password. Otherwise a token works until it expires.
     fn default() -> Self {
         let capabilities = ("xms_cc".to_owned(), json!({ "values": ["cp1"] }));
         Self { access_token: Map::from_iter([capabilities]), id_token: Map::new() }
-    }
-}
-
-impl RequestedClaims {
-    /// Reads a claims challenge, which is JSON, and adds the announcement. Ignores a
-    /// challenge for which the cookie of step 5 has no room. The next token is then refused
-    /// too, and the user gets an error page.
-    pub fn from_challenge(json: &[u8]) -> Option<Self> {
-        let mut claims: Self = serde_json::from_slice(json).ok()?;
-        claims.access_token.extend(Self::default().access_token);
-        let length = serde_json::to_string(&claims).ok()?.len();
-        if length > 300 {
-            warn!("a claims challenge of {length} bytes is too long, so it is ignored");
-            return None;
-        }
-        Some(claims)
-    }
-
-    /// Finds a claims challenge in the response of an API, where it is in Base64. For
-    /// example: `WWW-Authenticate: Bearer error="insufficient_claims",
-    /// claims="eyJhY2Nlc3NfdG9rZW4iO…"`
-    pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
-        for header in headers.get_all(WWW_AUTHENTICATE) {
-            let header = String::from_utf8_lossy(header.as_bytes());
-            for parameter in header.split([',', ' ', '\t']) {
-                let (name, value) = parameter.split_once('=').unwrap_or_default();
-                // Servers write Base64 in two alphabets, with and without padding.
-                let base64 = value.trim_matches(['"', '=']).replace('+', "-").replace('/', "_");
-                if name.eq_ignore_ascii_case("claims")
-                    && let Ok(json) = BASE64_URL_SAFE_NO_PAD.decode(base64)
-                    && let Some(challenge) = Self::from_challenge(&json)
-                {
-                    return Some(challenge);
-                }
-            }
-        }
-        None
     }
 }
 
@@ -102,18 +65,17 @@ pub enum ClientCredential {
     Certificate(Certificate),
 }
 
-/// What steps 6 to 9 need to know about a sign-in. Step 5 keeps it in a cookie. If the user
-/// changes the cookie, step 7 or 8 fails. Step 9 checks the address.
+/// What steps 6 to 9 need to know about a sign-in. Step 5 keeps it in a cookie. A user who
+/// changes the cookie harms only the own sign-in. Step 9 checks the address.
 #[derive(Serialize, Deserialize)]
 pub struct AuthCodeFlow {
     /// A random value. Step 8 checks that the ID token contains it.
     pub nonce: String,
-    /// A random value. Step 7 sends it, so that a stolen code cannot be used.
+    /// A random value. Step 7 sends it, which makes a stolen code useless.
     pub code_verifier: String,
     /// The parameter `claims` of step 5. Step 7 sends the same.
     pub requested_claims: RequestedClaims,
-    /// Whether a user was in the session when step 5 started this sign-in. It becomes a
-    /// field of `User`.
+    /// Whether this is a repeated sign-in, see `User`.
     pub is_repeated: bool,
     /// The path and query of the page that the user opened. Step 9 redirects to it.
     pub post_sign_in_url: String,
@@ -178,22 +140,21 @@ impl fmt::Display for TokenError {
     }
 }
 
-/// The public keys of the tenant. Step 8 picks one and ignores the others, which may be of
-/// a kind that this app does not know.
+/// The public keys of the tenant. Step 8 reads one of them. Others may be of a kind that
+/// this app does not know, so each is any JSON.
 #[derive(Deserialize)]
 pub struct SigningKeys {
     pub keys: Vec<Value>,
 }
 
 /// The claims of an ID token: those that this app reads, and all others. A token without
-/// one of the first five is refused, because it does not fit into this type. The session
-/// and /admin have only the claims that are in the token.
+/// one of the first five is refused, because it does not fit into this type. A claim that
+/// the token does not have is not written as `null`.
 #[derive(Serialize, Deserialize)]
 pub struct IdTokenClaims {
     /// The issuer: the tenant that issued the token.
     pub iss: String,
-    /// The audience: the client ID of the app for which the token was issued. A list of
-    /// several does not fit into this type, so it is refused.
+    /// The audience: the client ID of the app for which the token was issued.
     pub aud: String,
     /// When the token expires, in Unix time.
     pub exp: i64,
@@ -201,7 +162,7 @@ pub struct IdTokenClaims {
     pub iat: i64,
     /// The `nonce` of step 5.
     pub nonce: String,
-    /// Identifies the user in the tenant. Names and addresses can change.
+    /// Identifies the user in the tenant, for all apps. Names and addresses can change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oid: Option<String>,
     /// The app roles of the user. A user without a role has no such claim.
@@ -229,14 +190,14 @@ pub struct User {
     pub id_token_claims: IdTokenClaims,
     /// When the user signed in, in Unix time.
     pub signed_in_on: i64,
-    /// Whether another sign-in came before this one, and its tokens were refused or
-    /// expired. If tokens are refused again within a minute, steps 2 and 3 show an error. A
-    /// third sign-in would not help, and would be a redirect loop.
+    /// False after a first sign-in. If its tokens are refused, the user must sign in again,
+    /// and this is true. If tokens are then refused within a minute, steps 2 and 3 show an
+    /// error, because a third sign-in would be a redirect loop.
     pub is_repeated: bool,
 }
 
-/// The session value `token_cache`: the tokens for Microsoft Graph. An app that calls a
-/// second API needs a second value, such as `token_cache_2`.
+/// The session value `token_cache`: the tokens for Microsoft Graph. An app that calls
+/// another API too needs another value for its tokens.
 #[derive(Serialize, Deserialize)]
 pub struct TokenCache {
     /// The access token.

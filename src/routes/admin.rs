@@ -39,7 +39,7 @@ pub async fn admin(
 ) -> Result<HttpResponse, Error> {
     let now = OffsetDateTime::now_utc().unix_timestamp(); // Unix time, in seconds
 
-    // Step 5 sends it. This page needs nothing special in the tokens.
+    // Step 5 sends it. This page needs nothing but what each sign-in requests.
     let requested_claims = RequestedClaims::default();
 
     // <ms_docref_require_authentication>
@@ -59,10 +59,10 @@ pub async fn admin(
 
         // <ms_docref_require_admin_role_authNZ>
         // Step 4: role inspection. The ID token contains the roles that the user had at the
-        // sign-in. When the token expires, sign in again, so that the roles are current.
-        // The user is still signed in at Microsoft, so this usually needs no prompt. The
-        // limit must be longer than the 120 s of step 8. Otherwise step 8 could accept a
-        // token that this line sends back.
+        // sign-in. When the token expires, after about an hour, sign in again, so that the
+        // roles are current. The user is still signed in at Microsoft, so this usually
+        // needs no prompt. Step 8 accepts a token up to 120 s after its expiry. If this
+        // line refused it earlier, the two would send the browser round in a loop.
         let claims = &user.id_token_claims;
         if claims.exp <= now - 180 {
             break 'needs_sign_in "the ID token has expired";
@@ -101,11 +101,14 @@ pub async fn admin(
     // - `state` comes back with the browser. Step 6 checks that this browser started the
     //   sign-in. Otherwise an attacker could send a link that signs a user in as the
     //   attacker.
-    // - `nonce` comes back in the ID token. Step 8 checks that the token is for this
-    //   sign-in, and was not recorded in another one.
     // - `code_verifier` goes into the cookie below, and only its hash into this request.
-    //   Step 7 sends the value, and Microsoft Entra ID compares it with the hash. Otherwise
-    //   an attacker could put a stolen code into a sign-in of their own. This is PKCE.
+    //   Microsoft keeps the hash with the code, and compares it with the value that step 7
+    //   sends (PKCE). An attacker who has read a user's code, for example in a log, could
+    //   put it into a sign-in of their own. That sign-in has another value, so the code is
+    //   refused.
+    // - `nonce` comes back in the ID token. Step 8 checks it, so that an ID token of
+    //   another sign-in is refused. PKCE stops nearly the same attacks, but there Microsoft
+    //   checks, and here this app does.
     info!("step 5: {reason}, redirecting to the authorization endpoint");
     let random = || BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let (state, nonce, code_verifier) = (random(), random(), random());
@@ -119,7 +122,7 @@ pub async fn admin(
         // `openid` requests an ID token, `profile` the user's name in the ID token, and
         // `offline_access` a refresh token.
         ("scope", &format!("openid profile offline_access {}", settings.scope)),
-        // What the tokens must contain besides, see protocol.rs.
+        // What else the tokens must contain, see protocol.rs.
         ("claims", &serde_json::to_string(&requested_claims)?),
         ("state", &state),
         ("nonce", &nonce),
@@ -136,9 +139,9 @@ pub async fn admin(
     // </ms_docref_build_auth_code_flow>
 
     // <ms_docref_keep_auth_code_flow>
-    // Keep what steps 6 to 9 need in a cookie with `state` in its name. The session is not
-    // the place: two tabs would overwrite each other's values, and each visitor who does
-    // not sign in would leave a session on the server.
+    // Keep what steps 6 to 9 need in a cookie for this sign-in, with `state` in its name.
+    // The session is not the place: two tabs would overwrite each other's values, and each
+    // visitor who does not sign in would leave a session on the server.
     let page_url = req.uri().path_and_query().map_or("/", |url| url.as_str());
     let mut flow = AuthCodeFlow {
         nonce,
@@ -147,8 +150,8 @@ pub async fn admin(
         is_repeated: user.is_some(),
         post_sign_in_url: page_url.to_owned(),
     };
-    // 490 bytes are 654 in Base64. With their names, ten such cookies fit into a header of
-    // 8 KB, the limit of many proxies. If the address is too long, keep only its path.
+    // Cookies must be short (cookies.rs has the sum). Of a long address, keep only the
+    // path.
     if serde_json::to_string(&flow)?.len() > 490 {
         flow.post_sign_in_url = req.path().to_owned();
     }

@@ -69,16 +69,17 @@ pub async fn auth_redirect(
     // </ms_docref_find_auth_code_flow>
 
     // <ms_docref_response_issuer>
-    // If the response names the tenant that it comes from, that must be ours. This matters
-    // as soon as an app has a second tenant: a hostile one could get codes of the other.
+    // If the response names the tenant that it comes from, that must be ours. An app with
+    // several tenants could otherwise send the code of one to the token endpoint of
+    // another.
     if query.iss.as_ref().is_some_and(|iss| *iss != metadata.issuer) {
         return Err(ErrorBadRequest("Another tenant answered. Sign in again."));
     }
     // </ms_docref_response_issuer>
 
     // <ms_docref_authorization_error>
-    // Now it is known that this browser started the sign-in, so show the texts of the
-    // query.
+    // Show the texts of the query only here. Before the check of `state`, anyone could have
+    // made this page show a text of their own.
     if let Some(error) = &query.error {
         let details = format!("{error}: {}", query.error_description);
         return Err(match error.as_str() {
@@ -130,8 +131,7 @@ pub async fn auth_redirect(
     if !response.status().is_success() {
         let err: TokenError = response.json().await.map_err(unavailable)?;
         return Err(match err.error.as_str() {
-            // The user can help: usually with a new code, because this one has expired or
-            // was used before.
+            // A new sign-in can help. Usually the code has expired, or it was used before.
             "invalid_grant" | "interaction_required" | "consent_required" | "login_required" => {
                 ErrorBadRequest(format!("Sign in again. {err}"))
             }
@@ -147,17 +147,17 @@ pub async fn auth_redirect(
     };
     // </ms_docref_redeem_auth_code>
 
-    // <ms_docref_validate_id_token>
+    // <ms_docref_id_token_header>
     // Step 8: validate the ID token. It is a JSON Web Token: a header, the claims, and a
-    // signature over both. It came from the token endpoint over TLS, so the signature is a
-    // second proof of where it is from. If a token comes through a browser, it is the only
-    // one.
+    // signature over both. TLS already proves that it comes from the token endpoint. The
+    // signature proves it once more. A token that came through a browser would have only
+    // the signature.
     let refuse = |cause: &str| {
         ErrorUnauthorized(format!("The ID token is not valid: {cause}. You are not signed in."))
     };
     let header = jsonwebtoken::decode_header(&id_token).map_err(|err| refuse(&err.to_string()))?;
     let kid = header.kid.ok_or_else(|| refuse("it does not name its signing key"))?;
-    // </ms_docref_validate_id_token>
+    // </ms_docref_id_token_header>
 
     // <ms_docref_signing_keys>
     // Find the public key whose ID is in the header. Microsoft Entra ID changes its keys at
@@ -173,12 +173,12 @@ pub async fn auth_redirect(
     info!("step 8: validate the ID token, its signing key is known");
     // </ms_docref_signing_keys>
 
-    // <ms_docref_check_claims>
+    // <ms_docref_validate_id_token>
     // The library verifies the signature, which Microsoft Entra ID makes with RS256. It
     // checks that the token comes from our tenant (`iss`), is for this app and not for
-    // another one (`aud`), has not expired (`exp`), and is not for later (`nbf`, which is
-    // optional), with 120 s for clocks that differ. It checks a claim only if the token has
-    // it, so require the others, and `sub`, which names the user.
+    // another one (`aud`), has not expired (`exp`), and is not for later (`nbf`). 120 s are
+    // for clocks that differ. A claim that is missing is not checked, so require all of
+    // these except `nbf`, which is optional. `sub` names the user.
     let mut validation = Validation::new(Algorithm::RS256);
     validation.set_issuer(&[&metadata.issuer]);
     validation.set_audience(&[&settings.client_id]);
@@ -188,17 +188,17 @@ pub async fn auth_redirect(
     let token = jsonwebtoken::decode::<IdTokenClaims>(&id_token, &key, &validation)
         .map_err(|err| refuse(&err.to_string()))?;
     let claims = token.claims;
-    // </ms_docref_check_claims>
+    // </ms_docref_validate_id_token>
 
     // <ms_docref_check_nonce>
-    // The library does not check the following.
+    // The library does not check these: the token is for this sign-in, was not issued in
+    // the future, and has no extensions that this app would have to understand (`crit`).
     if claims.nonce != flow.nonce {
         return Err(refuse("it has the nonce of another sign-in"));
     }
     if claims.iat > now + 120 {
         return Err(refuse("it was issued in the future, so a clock is wrong"));
     }
-    // `crit` names extensions that the receiver must understand. This app understands none.
     if token.header.crit.is_some() {
         return Err(refuse("it has an extension in crit"));
     }
@@ -237,7 +237,7 @@ pub async fn auth_redirect(
         Cookie::build(flow_cookie_name, "").path("/").secure(settings.is_https()).finish();
     used.make_removal();
     // Redirect to the page that the user opened, but only within this app. The address
-    // comes from a cookie, and may be "//evil.example", which leads browsers to another
+    // comes from a cookie, which someone may have changed to "//evil.example", another
     // host. So resolve it as browsers do, and compare its origin with that of this app. A
     // HeaderValue has no line breaks, which could begin another header.
     let page = flow.post_sign_in_url.as_str();

@@ -67,10 +67,9 @@ pub async fn graph(
         };
         // </ms_docref_require_authentication>
 
-        // Did the user sign in again less than a minute ago? If a token is refused all the
-        // same, show an error. A third sign-in would be a redirect loop. (The clock of
-        // another process of this app can be ahead by up to a minute.)
-        let is_loop = user.is_repeated && (-60..60).contains(&(now - user.signed_in_on));
+        // Was this a repeated sign-in, less than a minute ago? If a token is refused all
+        // the same, steps 2 and 3 show an error, see `User`.
+        let is_loop = user.is_repeated && (now - user.signed_in_on).abs() < 60;
 
         // <ms_docref_acquire_token>
         // Step 2: token cache. Use the access token in the session if it is for SCOPE and
@@ -108,8 +107,8 @@ pub async fn graph(
             info!("step 2: refresh, the token endpoint answered {}", response.status());
             if !response.status().is_success() {
                 let err: TokenError = response.json().await.map_err(unavailable)?;
-                // With these errors, the user can help: with a password, a second factor,
-                // or consent.
+                // With these errors, a new sign-in can help, with a password, a second
+                // factor, or consent.
                 let needs_user = matches!(
                     err.error.as_str(),
                     "invalid_grant"
@@ -173,16 +172,17 @@ pub async fn graph(
         // </ms_docref_display_graph_response>
 
         // <ms_docref_graph_error>
-        // Any other status is an error. 401 is one too if the user has just signed in
-        // again.
+        // Microsoft Graph sent an error. Read the headers first, because `json` consumes
+        // the response.
         let challenge = RequestedClaims::from_headers(response.headers());
-        let retry_after = response.headers().get(RETRY_AFTER).cloned();
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let seconds: u32 = retry_after.and_then(|text| text.parse().ok()).unwrap_or(60);
         let body: Value = response.json().await.unwrap_or_default();
         let code = body["error"]["code"].as_str().unwrap_or("no error code");
         let message = body["error"]["message"].as_str().unwrap_or("no message");
+        // 401 means that the user must sign in again. All else is an error page, and so is
+        // a 401 after a repeated sign-in.
         if status != StatusCode::UNAUTHORIZED || is_loop {
-            let seconds = retry_after.as_ref().and_then(|value| value.to_str().ok());
-            let seconds: u32 = seconds.and_then(|text| text.parse().ok()).unwrap_or(60);
             return Err(ErrorBadGateway(format!(
                 "Microsoft Graph answered {status}. Try again in {seconds} seconds. If this \
                  happens again, give this text to the owner of this app: {code}: {message}"
@@ -191,10 +191,9 @@ pub async fn graph(
         // </ms_docref_graph_error>
 
         // <ms_docref_claims_challenge>
-        // 401: Microsoft Graph refuses the access token, also before it expires, for
-        // example after a change of the password. The refresh token has usually ended then
-        // too, so the user must sign in again. If there is a claims challenge, step 5 sends
-        // it.
+        // Microsoft Graph can refuse an access token before it expires, for example after a
+        // change of the password. The refresh token has usually ended then too. If the
+        // response has a claims challenge, step 5 sends it.
         warn!("step 3: the access token was refused, {code:?}: {message:?}");
         requested_claims = challenge.unwrap_or_default();
         break 'needs_sign_in "Microsoft Graph refused the access token";
@@ -208,11 +207,14 @@ pub async fn graph(
     // - `state` comes back with the browser. Step 6 checks that this browser started the
     //   sign-in. Otherwise an attacker could send a link that signs a user in as the
     //   attacker.
-    // - `nonce` comes back in the ID token. Step 8 checks that the token is for this
-    //   sign-in, and was not recorded in another one.
     // - `code_verifier` goes into the cookie below, and only its hash into this request.
-    //   Step 7 sends the value, and Microsoft Entra ID compares it with the hash. Otherwise
-    //   an attacker could put a stolen code into a sign-in of their own. This is PKCE.
+    //   Microsoft keeps the hash with the code, and compares it with the value that step 7
+    //   sends (PKCE). An attacker who has read a user's code, for example in a log, could
+    //   put it into a sign-in of their own. That sign-in has another value, so the code is
+    //   refused.
+    // - `nonce` comes back in the ID token. Step 8 checks it, so that an ID token of
+    //   another sign-in is refused. PKCE stops nearly the same attacks, but there Microsoft
+    //   checks, and here this app does.
     info!("step 5: {reason}, redirecting to the authorization endpoint");
     let random = || BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let (state, nonce, code_verifier) = (random(), random(), random());
@@ -226,7 +228,7 @@ pub async fn graph(
         // `openid` requests an ID token, `profile` the user's name in the ID token, and
         // `offline_access` a refresh token.
         ("scope", &format!("openid profile offline_access {}", settings.scope)),
-        // What the tokens must contain besides, see protocol.rs.
+        // What else the tokens must contain, see protocol.rs.
         ("claims", &serde_json::to_string(&requested_claims)?),
         ("state", &state),
         ("nonce", &nonce),
@@ -243,9 +245,9 @@ pub async fn graph(
     // </ms_docref_build_auth_code_flow>
 
     // <ms_docref_keep_auth_code_flow>
-    // Keep what steps 6 to 9 need in a cookie with `state` in its name. The session is not
-    // the place: two tabs would overwrite each other's values, and each visitor who does
-    // not sign in would leave a session on the server.
+    // Keep what steps 6 to 9 need in a cookie for this sign-in, with `state` in its name.
+    // The session is not the place: two tabs would overwrite each other's values, and each
+    // visitor who does not sign in would leave a session on the server.
     let page_url = req.uri().path_and_query().map_or("/", |url| url.as_str());
     let mut flow = AuthCodeFlow {
         nonce,
@@ -254,8 +256,8 @@ pub async fn graph(
         is_repeated: user.is_some(),
         post_sign_in_url: page_url.to_owned(),
     };
-    // 490 bytes are 654 in Base64. With their names, ten such cookies fit into a header of
-    // 8 KB, the limit of many proxies. If the address is too long, keep only its path.
+    // Cookies must be short (cookies.rs has the sum). Of a long address, keep only the
+    // path.
     if serde_json::to_string(&flow)?.len() > 490 {
         flow.post_sign_in_url = req.path().to_owned();
     }

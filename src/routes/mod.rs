@@ -1,34 +1,6 @@
 //! The five routes, one handler in each file: `/` (index.rs), `/graph`, `/admin`,
 //! `/auth/redirect` and `/logout`.
 //!
-//! The app signs a user in with OpenID Connect, which is built on OAuth 2.0: the browser
-//! goes to Microsoft, the user signs in there, and the browser comes back with a code. This
-//! app exchanges the code for tokens. The steps have the same numbers in all files and in
-//! the log:
-//!
-//! 1. Session lookup: find the signed-in user (graph.rs, admin.rs).
-//! 2. Token cache: get an access token from the session, or refresh it (graph.rs).
-//! 3. Call Microsoft Graph with the access token (graph.rs).
-//! 4. Role inspection: check that the user has the app role `admin` (admin.rs).
-//! 5. Redirect to authorize: send the browser to Microsoft Entra ID (graph.rs, admin.rs).
-//! 6. Authorization response: the browser comes back with a code (auth_redirect.rs).
-//! 7. Redeem the code for tokens (auth_redirect.rs).
-//! 8. Validate the ID token, which tells who signed in (auth_redirect.rs).
-//! 9. Sign in: store the user and the tokens in the session (auth_redirect.rs).
-//!
-//! Steps 1 to 4 serve a user who is signed in. Steps 5 to 9 are the sign-in. The order in
-//! time:
-//!
-//! - first visit to /graph: 1, 5, the user signs in at Microsoft, 6, 7, 8, 9, redirect to
-//!   /graph, 1, 2, 3
-//! - later visits to /graph: 1, 2, 3
-//! - visits to /admin by a signed-in user: 1, 4
-//! - a visit to /graph with a token that Microsoft refuses: 1, 2, 3, then 5 to 9, 1, 2, 3.
-//!   If Microsoft refuses the next token too, an error page.
-//!
-//! There is no page for the sign-in. Each protected page starts one if it needs one, and
-//! step 9 redirects back to that page.
-//!
 //! Words:
 //!
 //! - Microsoft Entra ID: Microsoft's service where users sign in. Microsoft Graph: its API
@@ -43,25 +15,51 @@
 //!   key.
 //! - authorization endpoint, token endpoint: two addresses of the tenant. The browser goes
 //!   to the first one for a code. This app calls the second one to exchange the code.
-//! - session: the values that this app stores on the server for one browser. The browser
-//!   has only its ID, in a cookie.
-//! - single sign-on: a user who is signed in at Microsoft does not have to type a password
-//!   again.
 //! - authorization code: what the browser brings back from Microsoft. It works once.
-//! - ID token: tells this app who signed in. A claim is one statement in it, such as
-//!   `name`.
+//! - ID token: tells this app who signed in. It consists of claims. A claim is one
+//!   statement, such as `name`.
 //! - access token: lets this app call an API for the user, here Microsoft Graph. Only the
 //!   API reads it.
 //! - refresh token: gets new access tokens without the user.
 //! - scope: what this app asks to do for the user, such as `User.Read`. The user consents
 //!   to it.
 //! - app role: a name that the tenant gives to users of this app, such as `admin`.
-//! - claims challenge: an answer of Microsoft that refuses a token, and says what the next
-//!   token must contain. protocol.rs has an example.
+//! - session: the values that this app stores on the server for one browser. The browser
+//!   has only the session ID, in a cookie.
+//! - single sign-on: a user who is signed in at Microsoft does not have to type a password
+//!   again. So a sign-in can pass without a prompt, also after a sign-out of this app.
 //!
-//! Names in capitals, such as SCOPE, are settings. Comments in angle brackets mark blocks
-//! that documentation shows. Where two files have the same block, it is a copy on purpose:
-//! each file can be read, and used in another app, alone.
+//! The app signs a user in with OpenID Connect, which is built on OAuth 2.0: the browser
+//! goes to Microsoft, the user signs in there, and the browser comes back with a code. This
+//! app exchanges the code for tokens. The steps have the same numbers in all files and in
+//! the log. Steps 1 to 4 serve a user who is signed in. Steps 5 to 9 are the sign-in.
+//!
+//! 1. Session lookup: find the signed-in user (graph.rs, admin.rs).
+//! 2. Token cache: get an access token from the session, or refresh it (graph.rs).
+//! 3. Call Microsoft Graph with the access token (graph.rs).
+//! 4. Role inspection: check that the user has the app role `admin` (admin.rs).
+//! 5. Redirect to authorize: send the browser to Microsoft Entra ID (graph.rs, admin.rs).
+//! 6. Authorization response: the browser comes back with a code (auth_redirect.rs).
+//! 7. Redeem the code for tokens (auth_redirect.rs).
+//! 8. Validate the ID token, which tells who signed in (auth_redirect.rs).
+//! 9. Sign in: store the user and the tokens in the session (auth_redirect.rs).
+//!
+//! The order in time:
+//!
+//! - first visit to /graph: 1, 5, the user signs in at Microsoft, 6, 7, 8, 9, redirect to
+//!   /graph, 1, 2, 3
+//! - later visits to /graph: 1, 2, 3
+//! - visits to /admin by a signed-in user: 1, 4
+//! - a visit to /graph with a token that Microsoft refuses: 1, 2, 3, then 5 to 9, 1, 2, 3.
+//!   If Microsoft refuses the next token too, an error page.
+//!
+//! There is no page for the sign-in. Each protected page starts one if it needs one, and
+//! step 9 redirects back to that page. All processes of the app must share the sessions, or
+//! step 1 finds nobody after step 9, and the browser goes round in a loop.
+//!
+//! Names in capitals are settings: SCOPE is `settings.scope`. Comments in angle brackets
+//! mark blocks that documentation shows. Where two files have the same block, it is a copy
+//! on purpose: each file can be read, and used in another app, alone.
 
 pub mod admin;
 pub mod auth_redirect;
