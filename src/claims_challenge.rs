@@ -12,7 +12,7 @@ impl RequestedClaims {
     /// then refused too, and the user gets an error page.
     pub fn from_challenge(json: &[u8]) -> Option<Self> {
         let mut claims: Self = serde_json::from_slice(json).ok()?;
-        claims.access_token.extend(Self::default().access_token);
+        claims.access_token.extend(Self::standard().access_token);
         let length = serde_json::to_string(&claims).ok()?.len();
         if length > 300 {
             warn!("a claims challenge of {length} bytes is too long, so it is ignored");

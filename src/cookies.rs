@@ -10,9 +10,9 @@ use actix_web::web::Data;
 
 use crate::settings::Settings;
 
-/// How many sign-ins can be open in one browser, for example in ten tabs. Step 5 keeps each
-/// in at most 490 bytes, which are 654 in Base64. With their names, ten such cookies fit
-/// into a header of 8 KB, the limit of many proxies.
+/// How many sign-ins can be open in one browser, for example in ten tabs. The cookie of
+/// each has at most 490 bytes of JSON, which are 654 in Base64, and a name of 67. Ten of
+/// them and the session cookie fit into a header of 8 KB, the limit of many proxies.
 const MAX_OPEN_SIGN_INS: usize = 10;
 
 /// Passes only the cookies of this app to the handlers, and checks the cookies that they
@@ -26,11 +26,11 @@ pub async fn cookies(
     let prefix = settings.cookie_prefix();
     let flow_prefix = format!("{prefix}-flow-");
 
-    // 1. actix-web reads no cookie at all if one of them is not UTF-8, and other apps on this
-    // host can set one. So pass on only the cookies of this app. Compare each name as the
+    // 1. Pass on only the cookies of this app. Other apps on this host can set a cookie that is
+    // not UTF-8, and actix-web would then read no cookie at all. Compare each name as the
     // browser sent it. With https, the prefix begins with `__Host-`, and browsers let only
     // this host set such a name. But any subdomain can set `%5F_Host-…`, which actix-web
-    // would decode to `__Host-…`.
+    // would decode to the same name.
     let mut sent: Vec<String> = Vec::new(); // each as `name=value`
     for header in req.headers().get_all(COOKIE) {
         for pair in header.as_bytes().split(|byte| *byte == b';') {
@@ -41,9 +41,9 @@ pub async fn cookies(
             }
         }
     }
-    // Browsers send the newest cookie last. If two have the same name, the one for the path
-    // `/`, which this app sets, is the last too. actix-web uses the first, so turn the
-    // order around.
+    // Of two cookies with one name, actix-web uses the first. Browsers send the one that
+    // this app has set, for the path `/`, last. So turn the order around. The newest is now
+    // the first.
     sent.reverse();
     req.headers_mut().remove(COOKIE);
     if let Ok(header) = HeaderValue::from_str(&sent.join("; ")) {
@@ -52,18 +52,19 @@ pub async fn cookies(
 
     let mut response = next.call(req).await?;
 
-    // 2. A page can be slow, and the user can sign out in another tab in the meantime. The slow
-    // response would then bring the old session cookie back, because actix-session sets the
-    // cookie after each change of the session. So do not set a cookie that this request
-    // sent.
+    // 2. Do not set a cookie to the value that the browser sent with this request. actix-session
+    // does that after each change of the session. If the user signs out in one tab while
+    // another tab waits for a slow page, that page would bring the old cookie back.
     let headers = response.headers_mut();
     let set_cookies: Vec<HeaderValue> = headers.remove(SET_COOKIE).collect();
     let mut starts_sign_in = false;
     for cookie in set_cookies {
         let text = cookie.to_str().unwrap_or_default();
         let (pair, _) = text.split_once(';').unwrap_or_default();
-        // The cookie of a finished sign-in is set without a value, which removes it.
-        starts_sign_in |= pair.starts_with(&flow_prefix) && !pair.ends_with('=');
+        // (The cookie of a finished sign-in is set without a value, which removes it.)
+        if pair.starts_with(&flow_prefix) && !pair.ends_with('=') {
+            starts_sign_in = true;
+        }
         if !sent.iter().any(|sent| sent == pair) {
             headers.append(SET_COOKIE, cookie);
         }
@@ -72,7 +73,7 @@ pub async fn cookies(
     // 3. Each sign-in that the user gave up leaves a cookie for 15 minutes. When the eleventh
     // sign-in starts, remove the oldest. At most five at a time keep the response small.
     if starts_sign_in {
-        sent.retain(|pair| pair.starts_with(&flow_prefix));
+        sent.retain(|pair| pair.starts_with(&flow_prefix)); // the newest first
         for pair in sent.iter().skip(MAX_OPEN_SIGN_INS - 1).rev().take(5) {
             let (name, _) = pair.split_once('=').unwrap_or_default();
             // To remove a cookie, set it again with the same path and `secure`.

@@ -29,34 +29,6 @@ pub struct OpenIdMetadata {
     pub end_session_endpoint: Option<Url>,
 }
 
-/// Two messages have this shape:
-///
-/// - The parameter `claims`: what this app requests for its next tokens. Steps 2, 5 and 7
-///   send it.
-/// - A claims challenge: what Microsoft requires of the next token when it refuses one.
-///   Step 5 sends it back in the parameter. For example, after a change of the password,
-///   `{"access_token":{"nbf":{"value":"1635527790"}}}` requires an access token that is not
-///   older than this time.
-///
-/// claims_challenge.rs reads challenges.
-#[derive(Serialize, Deserialize)]
-pub struct RequestedClaims {
-    #[serde(default)]
-    pub access_token: Map<String, Value>,
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    pub id_token: Map<String, Value>,
-}
-
-impl Default for RequestedClaims {
-    /// What this app always requests. `"xms_cc":{"values":["cp1"]}` tells Microsoft that
-    /// this app understands claims challenges. An API may then refuse a token early, for
-    /// example after a change of the password. Otherwise a token works until it expires.
-    fn default() -> Self {
-        let capabilities = ("xms_cc".to_owned(), json!({ "values": ["cp1"] }));
-        Self { access_token: Map::from_iter([capabilities]), id_token: Map::new() }
-    }
-}
-
 /// How this app proves its identity in a token request, in steps 2 and 7.
 pub enum ClientCredential {
     /// The value of a client secret.
@@ -65,8 +37,9 @@ pub enum ClientCredential {
     Certificate(Certificate),
 }
 
-/// What steps 6 to 9 need to know about a sign-in. Step 5 keeps it in a cookie. A user who
-/// changes the cookie harms only the own sign-in. Step 9 checks the address.
+/// What steps 6 to 9 need to know about a sign-in. Step 5 keeps it in a cookie, which the
+/// user or another program could change. With another `nonce` or `code_verifier`, the
+/// sign-in fails. Step 9 checks the address before it redirects there.
 #[derive(Serialize, Deserialize)]
 pub struct AuthCodeFlow {
     /// A random value. Step 8 checks that the ID token contains it.
@@ -75,14 +48,14 @@ pub struct AuthCodeFlow {
     pub code_verifier: String,
     /// The parameter `claims` of step 5. Step 7 sends the same.
     pub requested_claims: RequestedClaims,
-    /// Whether this is a repeated sign-in, see `User`.
+    /// See the field of the same name in `User`.
     pub is_repeated: bool,
     /// The path and query of the page that the user opened. Step 9 redirects to it.
     pub post_sign_in_url: String,
 }
 
-/// The query of `/auth/redirect`. If `state` is missing or a parameter is repeated,
-/// actix-web answers 400 before the handler runs.
+/// The query of `/auth/redirect`. actix-web answers 400 if `state` is missing or a
+/// parameter is repeated.
 #[derive(Deserialize)]
 pub struct AuthorizationResponse {
     /// The `state` of step 5.
@@ -127,7 +100,8 @@ pub struct TokenError {
     /// An explanation for administrators. It contains the trace ID and the correlation ID,
     /// which Microsoft's support asks for.
     pub error_description: Option<String>,
-    /// A claims challenge, as JSON in a text. Microsoft Entra ID adds it.
+    /// A claims challenge, see `RequestedClaims`: JSON in a text. Any other value is
+    /// ignored.
     #[serde(default)]
     pub claims: Value,
 }
@@ -140,16 +114,16 @@ impl fmt::Display for TokenError {
     }
 }
 
-/// The public keys of the tenant. Step 8 reads one of them. Others may be of a kind that
-/// this app does not know, so each is any JSON.
+/// The public keys of the tenant. Each is any JSON, because one key of an unknown kind must
+/// not make all of them unreadable.
 #[derive(Deserialize)]
 pub struct SigningKeys {
     pub keys: Vec<Value>,
 }
 
 /// The claims of an ID token: those that this app reads, and all others. A token without
-/// one of the first five is refused, because it does not fit into this type. A claim that
-/// the token does not have is not written as `null`.
+/// one of the first five is refused, because it does not fit into this type. /admin shows
+/// the claims as they came, so those that are missing are not written as `null`.
 #[derive(Serialize, Deserialize)]
 pub struct IdTokenClaims {
     /// The issuer: the tenant that issued the token.
@@ -162,7 +136,8 @@ pub struct IdTokenClaims {
     pub iat: i64,
     /// The `nonce` of step 5.
     pub nonce: String,
-    /// Identifies the user in the tenant, for all apps. Names and addresses can change.
+    /// The ID of the user in the tenant, the same for all apps. (`sub` is the ID of the
+    /// user for this app.) Names and addresses can change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oid: Option<String>,
     /// The app roles of the user. A user without a role has no such claim.
@@ -190,9 +165,9 @@ pub struct User {
     pub id_token_claims: IdTokenClaims,
     /// When the user signed in, in Unix time.
     pub signed_in_on: i64,
-    /// False after a first sign-in. If its tokens are refused, the user must sign in again,
-    /// and this is true. If tokens are then refused within a minute, steps 2 and 3 show an
-    /// error, because a third sign-in would be a redirect loop.
+    /// True if a user was in the session already when step 5 started this sign-in. If a
+    /// token is refused within a minute after such a sign-in, another sign-in would not
+    /// help, and could be a redirect loop. Steps 2 and 3 then show an error.
     pub is_repeated: bool,
 }
 
@@ -209,4 +184,28 @@ pub struct TokenCache {
     pub expires_on: i64,
     /// Step 2 exchanges it for the next access token.
     pub refresh_token: String,
+}
+
+/// What the next tokens must contain besides the usual. It matters only when Microsoft
+/// refuses a token before it expires, for example after a change of the password. The
+/// answer can then be a claims challenge, which says what the next token must contain. For
+/// example, `{"access_token":{"nbf":{"value":"1635527790"}}}` requires an access token that
+/// is not older than this time. Step 5 sends the challenge back to Microsoft Entra ID, in
+/// the parameter `claims`. claims_challenge.rs reads challenges.
+#[derive(Serialize, Deserialize)]
+pub struct RequestedClaims {
+    #[serde(default)]
+    pub access_token: Map<String, Value>,
+    /// Used by challenges that require, for example, a second factor.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub id_token: Map<String, Value>,
+}
+
+impl RequestedClaims {
+    /// What this app always requests. `cp1` is Microsoft's word for "this app understands
+    /// claims challenges". Without it, a token works until it expires.
+    pub fn standard() -> Self {
+        let capabilities = ("xms_cc".to_owned(), json!({ "values": ["cp1"] }));
+        Self { access_token: Map::from_iter([capabilities]), id_token: Map::new() }
+    }
 }

@@ -39,8 +39,8 @@ pub async fn admin(
 ) -> Result<HttpResponse, Error> {
     let now = OffsetDateTime::now_utc().unix_timestamp(); // Unix time, in seconds
 
-    // Step 5 sends it. This page needs nothing but what each sign-in requests.
-    let requested_claims = RequestedClaims::default();
+    // Step 5 sends what every sign-in requests. Only /graph can get a claims challenge.
+    let requested_claims = RequestedClaims::standard();
 
     // <ms_docref_require_authentication>
     // Step 1: session lookup. The browser has only a session ID in a cookie. The session is
@@ -49,8 +49,8 @@ pub async fn admin(
     let user: Option<User> = session.get("user").unwrap_or_default();
     info!("step 1: session lookup, a user is signed in: {}", user.is_some());
 
-    // A `break` leaves this block with the reason why the user must sign in, and step 5
-    // follows. All other ways out of the block return from the handler.
+    // This is a labeled block. A `break` gives it its value: the reason why the user must
+    // sign in. Step 5 follows. All other ways out of the block return from the handler.
     let reason: &str = 'needs_sign_in: {
         let Some(user) = &user else {
             break 'needs_sign_in "nobody is signed in";
@@ -59,12 +59,13 @@ pub async fn admin(
 
         // <ms_docref_require_admin_role_authNZ>
         // Step 4: role inspection. The ID token contains the roles that the user had at the
-        // sign-in. When the token expires, after about an hour, sign in again, so that the
-        // roles are current. The user is still signed in at Microsoft, so this usually
-        // needs no prompt. Step 8 accepts a token up to 120 s after its expiry. If this
-        // line refused it earlier, the two would send the browser round in a loop.
+        // sign-in. When it expires, after about an hour, the app starts a new sign-in, so
+        // that the roles are current. (A refresh need not bring a new ID token.) The user
+        // is still signed in at Microsoft, so this usually needs no prompt. As in step 8,
+        // 120 s are for clocks that differ. 60 s more, so that a token that step 8 has
+        // accepted is not sent back at once, in a loop.
         let claims = &user.id_token_claims;
-        if claims.exp <= now - 180 {
+        if claims.exp <= now - 120 - 60 {
             break 'needs_sign_in "the ID token has expired";
         }
         let required_role = "admin";
@@ -100,15 +101,15 @@ pub async fn admin(
     // user signs in. Three random values protect the sign-in:
     // - `state` comes back with the browser. Step 6 checks that this browser started the
     //   sign-in. Otherwise an attacker could send a link that signs a user in as the
-    //   attacker.
+    //   attacker. What the user then stores would be in the attacker's account.
     // - `code_verifier` goes into the cookie below, and only its hash into this request.
     //   Microsoft keeps the hash with the code, and compares it with the value that step 7
     //   sends (PKCE). An attacker who has read a user's code, for example in a log, could
-    //   put it into a sign-in of their own. That sign-in has another value, so the code is
-    //   refused.
+    //   start a sign-in, and open /auth/redirect with the `state` of that sign-in and the
+    //   stolen code. That sign-in has another value, so Microsoft refuses the code.
     // - `nonce` comes back in the ID token. Step 8 checks it, so that an ID token of
-    //   another sign-in is refused. PKCE stops nearly the same attacks, but there Microsoft
-    //   checks, and here this app does.
+    //   another sign-in is refused. It is a second lock for the same door: Microsoft checks
+    //   PKCE, and this app checks the nonce.
     info!("step 5: {reason}, redirecting to the authorization endpoint");
     let random = || BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let (state, nonce, code_verifier) = (random(), random(), random());
@@ -150,8 +151,8 @@ pub async fn admin(
         is_repeated: user.is_some(),
         post_sign_in_url: page_url.to_owned(),
     };
-    // Cookies must be short (cookies.rs has the sum). Of a long address, keep only the
-    // path.
+    // Ten cookies with 490 bytes of JSON fit into a header of 8 KB, the limit of many
+    // proxies. If the address is too long, keep only its path.
     if serde_json::to_string(&flow)?.len() > 490 {
         flow.post_sign_in_url = req.path().to_owned();
     }

@@ -69,9 +69,9 @@ pub async fn auth_redirect(
     // </ms_docref_find_auth_code_flow>
 
     // <ms_docref_response_issuer>
-    // If the response names the tenant that it comes from, that must be ours. An app with
-    // several tenants could otherwise send the code of one to the token endpoint of
-    // another.
+    // If the response names the tenant that it comes from, that must be ours. This app has
+    // one tenant. An app with several could otherwise send the code of one to the token
+    // endpoint of another.
     if query.iss.as_ref().is_some_and(|iss| *iss != metadata.issuer) {
         return Err(ErrorBadRequest("Another tenant answered. Sign in again."));
     }
@@ -149,9 +149,8 @@ pub async fn auth_redirect(
 
     // <ms_docref_id_token_header>
     // Step 8: validate the ID token. It is a JSON Web Token: a header, the claims, and a
-    // signature over both. TLS already proves that it comes from the token endpoint. The
-    // signature proves it once more. A token that came through a browser would have only
-    // the signature.
+    // signature over both. Here, TLS would be enough to prove where it comes from. Check
+    // the signature too: code that gets a token through a browser has no other proof.
     let refuse = |cause: &str| {
         ErrorUnauthorized(format!("The ID token is not valid: {cause}. You are not signed in."))
     };
@@ -160,9 +159,10 @@ pub async fn auth_redirect(
     // </ms_docref_id_token_header>
 
     // <ms_docref_signing_keys>
-    // Find the public key whose ID is in the header. Microsoft Entra ID changes its keys at
-    // any time, so request them at each sign-in. An app with many sign-ins a second would
-    // keep them for a day, and request them again if a key ID is unknown.
+    // Step 8 continues: find the public key whose ID is in the header. Microsoft Entra ID
+    // changes its keys at any time, so request them at each sign-in. An app with many
+    // sign-ins a second would keep them for a day, and request them again if a key ID is
+    // unknown.
     let response = http.get(metadata.jwks_uri.clone()).send().await.map_err(unavailable)?;
     let signing_keys: SigningKeys = response.json().await.map_err(unavailable)?;
     let Some(jwk) = signing_keys.keys.into_iter().find(|key| key["kid"] == kid) else {
@@ -174,11 +174,12 @@ pub async fn auth_redirect(
     // </ms_docref_signing_keys>
 
     // <ms_docref_validate_id_token>
-    // The library verifies the signature, which Microsoft Entra ID makes with RS256. It
-    // checks that the token comes from our tenant (`iss`), is for this app and not for
-    // another one (`aud`), has not expired (`exp`), and is not for later (`nbf`). 120 s are
-    // for clocks that differ. A claim that is missing is not checked, so require all of
-    // these except `nbf`, which is optional. `sub` names the user.
+    // Step 8 continues: the library verifies the signature, which Microsoft Entra ID makes
+    // with RS256. It checks that the token comes from our tenant (`iss`), is for this app
+    // and not for another one (`aud`), has not expired (`exp`), and is not for later
+    // (`nbf`). 120 s are for clocks that differ. A claim that is missing is not checked, so
+    // require all of them but `nbf`, which is optional, and `sub`, the ID of the user for
+    // this app.
     let mut validation = Validation::new(Algorithm::RS256);
     validation.set_issuer(&[&metadata.issuer]);
     validation.set_audience(&[&settings.client_id]);
@@ -191,14 +192,16 @@ pub async fn auth_redirect(
     // </ms_docref_validate_id_token>
 
     // <ms_docref_check_nonce>
-    // The library does not check these: the token is for this sign-in, was not issued in
-    // the future, and has no extensions that this app would have to understand (`crit`).
+    // Step 8 continues: the library does not check these. The token must be for this
+    // sign-in.
     if claims.nonce != flow.nonce {
         return Err(refuse("it has the nonce of another sign-in"));
     }
     if claims.iat > now + 120 {
         return Err(refuse("it was issued in the future, so a clock is wrong"));
     }
+    // `crit` lists what a receiver must understand to use the token. This app understands
+    // none of it.
     if token.header.crit.is_some() {
         return Err(refuse("it has an extension in crit"));
     }
@@ -236,10 +239,10 @@ pub async fn auth_redirect(
     let mut used =
         Cookie::build(flow_cookie_name, "").path("/").secure(settings.is_https()).finish();
     used.make_removal();
-    // Redirect to the page that the user opened, but only within this app. The address
-    // comes from a cookie, which someone may have changed to "//evil.example", another
-    // host. So resolve it as browsers do, and compare its origin with that of this app. A
-    // HeaderValue has no line breaks, which could begin another header.
+    // Redirect to the page that the user opened, but only within this app. The cookie may
+    // have been changed to "//evil.example", another host. So resolve the address as
+    // browsers do, and compare its origin with that of this app. A HeaderValue has no line
+    // breaks, which could begin another header.
     let page = flow.post_sign_in_url.as_str();
     let resolved = settings.redirect_uri.join(page);
     let is_local = resolved.is_ok_and(|url| url.origin() == settings.redirect_uri.origin());

@@ -50,7 +50,7 @@ pub async fn graph(
 
     // What the next tokens must contain. Steps 2 and 3 may get a claims challenge, and step
     // 5 sends it.
-    let mut requested_claims = RequestedClaims::default();
+    let mut requested_claims = RequestedClaims::standard();
 
     // <ms_docref_require_authentication>
     // Step 1: session lookup. The browser has only a session ID in a cookie. The session is
@@ -59,22 +59,23 @@ pub async fn graph(
     let user: Option<User> = session.get("user").unwrap_or_default();
     info!("step 1: session lookup, a user is signed in: {}", user.is_some());
 
-    // A `break` leaves this block with the reason why the user must sign in, and step 5
-    // follows. All other ways out of the block return from the handler.
+    // This is a labeled block. A `break` gives it its value: the reason why the user must
+    // sign in. Step 5 follows. All other ways out of the block return from the handler.
     let reason: &str = 'needs_sign_in: {
         let Some(user) = &user else {
             break 'needs_sign_in "nobody is signed in";
         };
         // </ms_docref_require_authentication>
 
-        // Was this a repeated sign-in, less than a minute ago? If a token is refused all
-        // the same, steps 2 and 3 show an error, see `User`.
+        // True less than a minute after a repeated sign-in, see `User`. `abs`, because the
+        // clock of another process of this app can be ahead.
         let is_loop = user.is_repeated && (now - user.signed_in_on).abs() < 60;
 
         // <ms_docref_acquire_token>
-        // Step 2: token cache. Use the access token in the session if it is for SCOPE and
-        // valid for five more minutes. Otherwise get a new one with the refresh token.
-        // MSAL, Microsoft's library for other languages, calls this `acquire_token_silent`.
+        // Step 2: token cache. Use the access token in the session if it is for SCOPE, and
+        // valid for five more minutes, so that it does not expire on its way. Otherwise get
+        // a new one with the refresh token. MSAL, Microsoft's library for other languages,
+        // calls this `acquire_token_silent`.
         let token_cache: Option<TokenCache> = session.get("token_cache").unwrap_or_default();
         let Some(mut token_cache) = token_cache else {
             break 'needs_sign_in "the session has no tokens";
@@ -122,10 +123,11 @@ pub async fn graph(
                          If this happens again, give this text to the owner of this app: {err}"
                     )));
                 }
+                // `{:?}` keeps texts of others on one line of the log.
                 warn!("step 2: the refresh token was refused, {:?}", err.to_string());
                 let challenge = err.claims.as_str().unwrap_or_default();
                 let challenge = RequestedClaims::from_challenge(challenge.as_bytes());
-                requested_claims = challenge.unwrap_or_default();
+                requested_claims = challenge.unwrap_or(requested_claims);
                 break 'needs_sign_in "the refresh token was refused";
             }
             let tokens: Tokens = response.json().await.map_err(unavailable)?;
@@ -181,7 +183,7 @@ pub async fn graph(
         let code = body["error"]["code"].as_str().unwrap_or("no error code");
         let message = body["error"]["message"].as_str().unwrap_or("no message");
         // 401 means that the user must sign in again. All else is an error page, and so is
-        // a 401 after a repeated sign-in.
+        // a 401 within a minute after a repeated sign-in.
         if status != StatusCode::UNAUTHORIZED || is_loop {
             return Err(ErrorBadGateway(format!(
                 "Microsoft Graph answered {status}. Try again in {seconds} seconds. If this \
@@ -192,10 +194,10 @@ pub async fn graph(
 
         // <ms_docref_claims_challenge>
         // Microsoft Graph can refuse an access token before it expires, for example after a
-        // change of the password. The refresh token has usually ended then too. If the
-        // response has a claims challenge, step 5 sends it.
+        // change of the password. The refresh token has usually ended then too, so do not
+        // try it. If the response has a claims challenge, step 5 sends it.
         warn!("step 3: the access token was refused, {code:?}: {message:?}");
-        requested_claims = challenge.unwrap_or_default();
+        requested_claims = challenge.unwrap_or(requested_claims);
         break 'needs_sign_in "Microsoft Graph refused the access token";
         // </ms_docref_claims_challenge>
     }; // only a `break` gets here
@@ -206,15 +208,15 @@ pub async fn graph(
     // user signs in. Three random values protect the sign-in:
     // - `state` comes back with the browser. Step 6 checks that this browser started the
     //   sign-in. Otherwise an attacker could send a link that signs a user in as the
-    //   attacker.
+    //   attacker. What the user then stores would be in the attacker's account.
     // - `code_verifier` goes into the cookie below, and only its hash into this request.
     //   Microsoft keeps the hash with the code, and compares it with the value that step 7
     //   sends (PKCE). An attacker who has read a user's code, for example in a log, could
-    //   put it into a sign-in of their own. That sign-in has another value, so the code is
-    //   refused.
+    //   start a sign-in, and open /auth/redirect with the `state` of that sign-in and the
+    //   stolen code. That sign-in has another value, so Microsoft refuses the code.
     // - `nonce` comes back in the ID token. Step 8 checks it, so that an ID token of
-    //   another sign-in is refused. PKCE stops nearly the same attacks, but there Microsoft
-    //   checks, and here this app does.
+    //   another sign-in is refused. It is a second lock for the same door: Microsoft checks
+    //   PKCE, and this app checks the nonce.
     info!("step 5: {reason}, redirecting to the authorization endpoint");
     let random = || BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let (state, nonce, code_verifier) = (random(), random(), random());
@@ -256,8 +258,8 @@ pub async fn graph(
         is_repeated: user.is_some(),
         post_sign_in_url: page_url.to_owned(),
     };
-    // Cookies must be short (cookies.rs has the sum). Of a long address, keep only the
-    // path.
+    // Ten cookies with 490 bytes of JSON fit into a header of 8 KB, the limit of many
+    // proxies. If the address is too long, keep only its path.
     if serde_json::to_string(&flow)?.len() > 490 {
         flow.post_sign_in_url = req.path().to_owned();
     }

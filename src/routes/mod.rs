@@ -1,6 +1,10 @@
 //! The five routes, one handler in each file: `/` (index.rs), `/graph`, `/admin`,
 //! `/auth/redirect` and `/logout`.
 //!
+//! The app signs a user in with OpenID Connect, which is built on OAuth 2.0: the browser
+//! goes to Microsoft, the user signs in there, and the browser comes back with a code. This
+//! app exchanges the code for tokens.
+//!
 //! Words:
 //!
 //! - Microsoft Entra ID: Microsoft's service where users sign in. Microsoft Graph: its API
@@ -10,9 +14,9 @@
 //! - app registration: what the tenant knows about this app. It contains the client ID,
 //!   which names the app, and the redirect URI, the address to which the browser comes
 //!   back.
-//! - client secret: proves the identity of this app, as a password does. An app with a
-//!   certificate sends a client assertion in its place: a statement that it signs with its
-//!   key.
+//! - client secret: proves the identity of this app, as a password does. Instead of a
+//!   secret, an app with a certificate sends a client assertion: a short statement that it
+//!   signs with its key.
 //! - authorization endpoint, token endpoint: two addresses of the tenant. The browser goes
 //!   to the first one for a code. This app calls the second one to exchange the code.
 //! - authorization code: what the browser brings back from Microsoft. It works once.
@@ -29,10 +33,8 @@
 //! - single sign-on: a user who is signed in at Microsoft does not have to type a password
 //!   again. So a sign-in can pass without a prompt, also after a sign-out of this app.
 //!
-//! The app signs a user in with OpenID Connect, which is built on OAuth 2.0: the browser
-//! goes to Microsoft, the user signs in there, and the browser comes back with a code. This
-//! app exchanges the code for tokens. The steps have the same numbers in all files and in
-//! the log. Steps 1 to 4 serve a user who is signed in. Steps 5 to 9 are the sign-in.
+//! The steps have the same numbers in all files and in the log. Step 1 comes first. If it
+//! finds a user, steps 2 and 3 or step 4 follow. If not, steps 5 to 9 are the sign-in.
 //!
 //! 1. Session lookup: find the signed-in user (graph.rs, admin.rs).
 //! 2. Token cache: get an access token from the session, or refresh it (graph.rs).
@@ -49,13 +51,14 @@
 //! - first visit to /graph: 1, 5, the user signs in at Microsoft, 6, 7, 8, 9, redirect to
 //!   /graph, 1, 2, 3
 //! - later visits to /graph: 1, 2, 3
-//! - visits to /admin by a signed-in user: 1, 4
+//! - first visit to /admin: 1, 5 to 9, redirect to /admin, 1, 4. Later: 1, 4
 //! - a visit to /graph with a token that Microsoft refuses: 1, 2, 3, then 5 to 9, 1, 2, 3.
-//!   If Microsoft refuses the next token too, an error page.
+//!   If Microsoft refuses the new token too, within a minute, an error page.
 //!
 //! There is no page for the sign-in. Each protected page starts one if it needs one, and
-//! step 9 redirects back to that page. All processes of the app must share the sessions, or
-//! step 1 finds nobody after step 9, and the browser goes round in a loop.
+//! step 9 redirects back to that page. If the app has several processes, they must share
+//! the sessions. Otherwise step 1 finds nobody after step 9, and nothing here stops that
+//! loop.
 //!
 //! Names in capitals are settings: SCOPE is `settings.scope`. Comments in angle brackets
 //! mark blocks that documentation shows. Where two files have the same block, it is a copy
