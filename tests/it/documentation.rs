@@ -118,6 +118,7 @@ fn a_route_file_uses_only_settings_and_protocol_of_this_app() {
     }
 }
 
+#[cfg(feature = "demo-tenant")]
 #[tokio::test]
 async fn the_log_of_a_sign_in_is_as_the_readme_shows_it() {
     let app = App::start(&[]).await;

@@ -2,12 +2,15 @@
 //! program has to be linked.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
+#![cfg_attr(not(feature = "demo-tenant"), allow(dead_code))]
 
 mod harness;
 mod platform;
 
+#[cfg(feature = "demo-tenant")]
 mod browser;
 mod cookies;
+#[cfg(feature = "demo-tenant")]
 mod demo_tenant;
 mod documentation;
 mod hostile_input;

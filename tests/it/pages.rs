@@ -205,7 +205,11 @@ async fn every_page_has_its_title_the_name_of_the_user_and_a_way_on() {
             assert_eq!(user.get(app.at(path)).await.user(), Some(name), "{path}");
         }
     }
-    // With the demo tenant, each page names it.
+}
+
+#[cfg(feature = "demo-tenant")]
+#[tokio::test]
+async fn with_the_demo_tenant_each_page_names_it() {
     let app = App::start(&[]).await;
     let page = app.browser().get(app.at("/unknown")).await;
     assert!(page.body.contains("This app uses its demo tenant, not Microsoft."), "{}", page.body);
