@@ -26,11 +26,12 @@ pub async fn cookies(
     let prefix = settings.cookie_prefix();
     let flow_prefix = format!("{prefix}-flow-");
 
-    // 1. Pass on only the cookies of this app. Other apps on this host can set a cookie that is
-    // not UTF-8, and actix-web would then read no cookie at all. Compare each name as the
-    // browser sent it. With https, the prefix begins with `__Host-`, and browsers let only
-    // this host set such a name. But any subdomain can set `%5F_Host-…`, which actix-web
-    // would decode to the same name.
+    // First, pass on only the cookies of this app. Other apps on this host can set a cookie
+    // that is not UTF-8, and actix-web would then read no cookie at all. Compare each name
+    // as the browser sent it. With https, the prefix begins with `__Host-`, and browsers
+    // let only this host set such a name. But any subdomain can set `%5F_Host-…`. actix-web
+    // would decode that to the same name, and a user would be signed in with the session of
+    // an attacker.
     let mut sent: Vec<String> = Vec::new(); // each as `name=value`
     for header in req.headers().get_all(COOKIE) {
         for pair in header.as_bytes().split(|byte| *byte == b';') {
@@ -41,9 +42,9 @@ pub async fn cookies(
             }
         }
     }
-    // Of two cookies with one name, actix-web uses the first. Browsers send the one that
-    // this app has set, for the path `/`, last. So turn the order around. The newest is now
-    // the first.
+    // Browsers send cookies for longer paths first, and older cookies first. The cookies of
+    // this app are for the path `/`. actix-web uses the first of two with one name. So turn
+    // the order around: first those for `/`, the newest first.
     sent.reverse();
     req.headers_mut().remove(COOKIE);
     if let Ok(header) = HeaderValue::from_str(&sent.join("; ")) {
@@ -52,9 +53,10 @@ pub async fn cookies(
 
     let mut response = next.call(req).await?;
 
-    // 2. Do not set a cookie to the value that the browser sent with this request. actix-session
-    // does that after each change of the session. If the user signs out in one tab while
-    // another tab waits for a slow page, that page would bring the old cookie back.
+    // Second, do not set a cookie to the value that the browser has sent. actix-session
+    // does that after each change of the session. Suppose that one tab waits for a slow
+    // page, and the user signs out in another tab. The slow page would then bring the old
+    // cookie back.
     let headers = response.headers_mut();
     let set_cookies: Vec<HeaderValue> = headers.remove(SET_COOKIE).collect();
     let mut starts_sign_in = false;
@@ -70,8 +72,9 @@ pub async fn cookies(
         }
     }
 
-    // 3. Each sign-in that the user gave up leaves a cookie for 15 minutes. When the eleventh
-    // sign-in starts, remove the oldest. At most five at a time keep the response small.
+    // Third, keep ten open sign-ins. Each one that the user gave up leaves a cookie for 15
+    // minutes. When a sign-in starts, remove the oldest. There is usually one too many, and
+    // after many tabs at once there are more. Five at a time keep the response small.
     if starts_sign_in {
         sent.retain(|pair| pair.starts_with(&flow_prefix)); // the newest first
         for pair in sent.iter().skip(MAX_OPEN_SIGN_INS - 1).rev().take(5) {

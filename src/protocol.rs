@@ -37,9 +37,9 @@ pub enum ClientCredential {
     Certificate(Certificate),
 }
 
-/// What steps 6 to 9 need to know about a sign-in. Step 5 keeps it in a cookie, which the
-/// user or another program could change. With another `nonce` or `code_verifier`, the
-/// sign-in fails. Step 9 checks the address before it redirects there.
+/// What steps 6 to 9 need to know about a sign-in. Step 5 keeps it in a cookie. A changed
+/// `nonce` or `code_verifier` makes the sign-in fail, and step 9 checks the address. The
+/// other two values protect nothing.
 #[derive(Serialize, Deserialize)]
 pub struct AuthCodeFlow {
     /// A random value. Step 8 checks that the ID token contains it.
@@ -48,7 +48,7 @@ pub struct AuthCodeFlow {
     pub code_verifier: String,
     /// The parameter `claims` of step 5. Step 7 sends the same.
     pub requested_claims: RequestedClaims,
-    /// See the field of the same name in `User`.
+    /// Whether a user was signed in already. Step 9 copies it to `User`.
     pub is_repeated: bool,
     /// The path and query of the page that the user opened. Step 9 redirects to it.
     pub post_sign_in_url: String,
@@ -136,8 +136,8 @@ pub struct IdTokenClaims {
     pub iat: i64,
     /// The `nonce` of step 5.
     pub nonce: String,
-    /// The ID of the user in the tenant, the same for all apps. (`sub` is the ID of the
-    /// user for this app.) Names and addresses can change.
+    /// The ID of the user in the tenant. Use it as the key of a user, and not a name or an
+    /// address, which can change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oid: Option<String>,
     /// The app roles of the user. A user without a role has no such claim.
@@ -149,7 +149,8 @@ pub struct IdTokenClaims {
     /// The sign-in name of the user, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preferred_username: Option<String>,
-    /// Names the account at a later sign-in or sign-out, so that nobody has to choose it.
+    /// Names the account at a later sign-in or sign-out, so that the user need not choose
+    /// it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub login_hint: Option<String>,
     #[serde(flatten)]
@@ -165,9 +166,8 @@ pub struct User {
     pub id_token_claims: IdTokenClaims,
     /// When the user signed in, in Unix time.
     pub signed_in_on: i64,
-    /// True if a user was in the session already when step 5 started this sign-in. If a
-    /// token is refused within a minute after such a sign-in, another sign-in would not
-    /// help, and could be a redirect loop. Steps 2 and 3 then show an error.
+    /// Whether another sign-in came before this one. If a token is refused within a minute
+    /// after such a sign-in, steps 2 and 3 show an error, and do not start another one.
     pub is_repeated: bool,
 }
 
@@ -186,12 +186,14 @@ pub struct TokenCache {
     pub refresh_token: String,
 }
 
-/// What the next tokens must contain besides the usual. It matters only when Microsoft
-/// refuses a token before it expires, for example after a change of the password. The
-/// answer can then be a claims challenge, which says what the next token must contain. For
-/// example, `{"access_token":{"nbf":{"value":"1635527790"}}}` requires an access token that
-/// is not older than this time. Step 5 sends the challenge back to Microsoft Entra ID, in
-/// the parameter `claims`. claims_challenge.rs reads challenges.
+/// The parameter `claims` of steps 2, 5 and 7: what the next tokens must contain besides
+/// the usual.
+///
+/// Microsoft can refuse a token before it expires, for example after a change of the
+/// password. Its answer can contain a claims challenge: JSON of this shape, which the app
+/// must send with the next sign-in. For example,
+/// `{"access_token":{"nbf":{"value":"1635527790"}}}` requires an access token that was
+/// issued after this time. claims_challenge.rs reads challenges.
 #[derive(Serialize, Deserialize)]
 pub struct RequestedClaims {
     #[serde(default)]
@@ -202,8 +204,9 @@ pub struct RequestedClaims {
 }
 
 impl RequestedClaims {
-    /// What this app always requests. `cp1` is Microsoft's word for "this app understands
-    /// claims challenges". Without it, a token works until it expires.
+    /// What this app always requests. The value `cp1` in `xms_cc` tells Microsoft that this
+    /// app understands claims challenges. Only then can Microsoft Graph refuse a token
+    /// early.
     pub fn standard() -> Self {
         let capabilities = ("xms_cc".to_owned(), json!({ "values": ["cp1"] }));
         Self { access_token: Map::from_iter([capabilities]), id_token: Map::new() }

@@ -39,9 +39,6 @@ pub async fn admin(
 ) -> Result<HttpResponse, Error> {
     let now = OffsetDateTime::now_utc().unix_timestamp(); // Unix time, in seconds
 
-    // Step 5 sends what every sign-in requests. Only /graph can get a claims challenge.
-    let requested_claims = RequestedClaims::standard();
-
     // <ms_docref_require_authentication>
     // Step 1: session lookup. The browser has only a session ID in a cookie. The session is
     // on the server. It has the value `user` if step 9 signed a user in. A value that
@@ -59,13 +56,13 @@ pub async fn admin(
 
         // <ms_docref_require_admin_role_authNZ>
         // Step 4: role inspection. The ID token contains the roles that the user had at the
-        // sign-in. When it expires, after about an hour, the app starts a new sign-in, so
-        // that the roles are current. (A refresh need not bring a new ID token.) The user
-        // is still signed in at Microsoft, so this usually needs no prompt. As in step 8,
-        // 120 s are for clocks that differ. 60 s more, so that a token that step 8 has
-        // accepted is not sent back at once, in a loop.
+        // sign-in. When it expires, after about an hour, start a new sign-in, so that the
+        // roles are current. The user is still signed in at Microsoft, so this usually
+        // needs no prompt. Step 8 accepts a token up to 120 s after its expiry. Here it is
+        // 180 s. With less, a token that step 8 has just accepted could be refused here, in
+        // a loop.
         let claims = &user.id_token_claims;
-        if claims.exp <= now - 120 - 60 {
+        if claims.exp <= now - 180 {
             break 'needs_sign_in "the ID token has expired";
         }
         let required_role = "admin";
@@ -95,6 +92,9 @@ pub async fn admin(
         // </ms_docref_display_admin_view_content>
     }; // only a `break` gets here
 
+    // This page calls no API, so it gets no claims challenge. graph.rs can have one here.
+    let requested_claims = RequestedClaims::standard();
+
     // Step 5: redirect to authorize. The rest is the same text in graph.rs and admin.rs.
     // <ms_docref_build_auth_code_flow>
     // Start the authorization code flow: send the browser to Microsoft Entra ID, where the
@@ -102,14 +102,14 @@ pub async fn admin(
     // - `state` comes back with the browser. Step 6 checks that this browser started the
     //   sign-in. Otherwise an attacker could send a link that signs a user in as the
     //   attacker. What the user then stores would be in the attacker's account.
-    // - `code_verifier` goes into the cookie below, and only its hash into this request.
-    //   Microsoft keeps the hash with the code, and compares it with the value that step 7
-    //   sends (PKCE). An attacker who has read a user's code, for example in a log, could
-    //   start a sign-in, and open /auth/redirect with the `state` of that sign-in and the
-    //   stolen code. That sign-in has another value, so Microsoft refuses the code.
-    // - `nonce` comes back in the ID token. Step 8 checks it, so that an ID token of
-    //   another sign-in is refused. It is a second lock for the same door: Microsoft checks
-    //   PKCE, and this app checks the nonce.
+    // - `code_verifier` goes into the cookie below, and only its hash into this request
+    //   (PKCE). Step 7 sends the value, and Microsoft compares it with the hash. Suppose
+    //   that an attacker has stolen the code of a user, for example from a log. The
+    //   attacker starts a sign-in and puts the stolen code into it. The value in the
+    //   attacker's cookie does not fit the hash that Microsoft keeps with the stolen code,
+    //   so Microsoft refuses the code.
+    // - `nonce` comes back in the ID token. Step 8 refuses an ID token of another sign-in.
+    //   This stops the same attack as the `code_verifier`, but here this app checks.
     info!("step 5: {reason}, redirecting to the authorization endpoint");
     let random = || BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let (state, nonce, code_verifier) = (random(), random(), random());
@@ -130,7 +130,8 @@ pub async fn admin(
         ("code_challenge", &code_challenge),
         ("code_challenge_method", "S256"),
     ]);
-    // Name the account of a user who must sign in again, so that nobody has to choose it.
+    // Name the account of a user who must sign in again, so that the user need not choose
+    // it.
     if let Some(user) = &user {
         let claims = &user.id_token_claims;
         if let Some(hint) = claims.login_hint.as_ref().or(claims.preferred_username.as_ref()) {
@@ -151,8 +152,7 @@ pub async fn admin(
         is_repeated: user.is_some(),
         post_sign_in_url: page_url.to_owned(),
     };
-    // Ten cookies with 490 bytes of JSON fit into a header of 8 KB, the limit of many
-    // proxies. If the address is too long, keep only its path.
+    // Keep the cookie small, cookies.rs says why. Of a long address, keep only the path.
     if serde_json::to_string(&flow)?.len() > 490 {
         flow.post_sign_in_url = req.path().to_owned();
     }

@@ -69,9 +69,9 @@ pub async fn auth_redirect(
     // </ms_docref_find_auth_code_flow>
 
     // <ms_docref_response_issuer>
-    // If the response names the tenant that it comes from, that must be ours. This app has
-    // one tenant. An app with several could otherwise send the code of one to the token
-    // endpoint of another.
+    // If the response names the tenant that it comes from, that must be ours. This matters
+    // in apps with several tenants: they could send the code of one to the token endpoint
+    // of another.
     if query.iss.as_ref().is_some_and(|iss| *iss != metadata.issuer) {
         return Err(ErrorBadRequest("Another tenant answered. Sign in again."));
     }
@@ -107,7 +107,7 @@ pub async fn auth_redirect(
         ("code", code.clone()),
         // Microsoft Entra ID compares the hash of this value with that of step 5.
         ("code_verifier", flow.code_verifier),
-        // These must be the same as in step 5.
+        // The same values as in step 5.
         ("redirect_uri", settings.redirect_uri.to_string()),
         ("scope", format!("openid profile offline_access {}", settings.scope)),
         ("claims", serde_json::to_string(&flow.requested_claims)?),
@@ -149,8 +149,9 @@ pub async fn auth_redirect(
 
     // <ms_docref_id_token_header>
     // Step 8: validate the ID token. It is a JSON Web Token: a header, the claims, and a
-    // signature over both. Here, TLS would be enough to prove where it comes from. Check
-    // the signature too: code that gets a token through a browser has no other proof.
+    // signature over both. It came over TLS directly from Microsoft, so here the signature
+    // is not the only proof of where it is from. It would be, if you copy this code to a
+    // place where the token comes through a browser.
     let refuse = |cause: &str| {
         ErrorUnauthorized(format!("The ID token is not valid: {cause}. You are not signed in."))
     };
@@ -178,8 +179,8 @@ pub async fn auth_redirect(
     // with RS256. It checks that the token comes from our tenant (`iss`), is for this app
     // and not for another one (`aud`), has not expired (`exp`), and is not for later
     // (`nbf`). 120 s are for clocks that differ. A claim that is missing is not checked, so
-    // require all of them but `nbf`, which is optional, and `sub`, the ID of the user for
-    // this app.
+    // `iss`, `aud` and `exp` are required, and also `sub`, the ID of the user for this app.
+    // `nbf` is optional.
     let mut validation = Validation::new(Algorithm::RS256);
     validation.set_issuer(&[&metadata.issuer]);
     validation.set_audience(&[&settings.client_id]);
@@ -192,16 +193,17 @@ pub async fn auth_redirect(
     // </ms_docref_validate_id_token>
 
     // <ms_docref_check_nonce>
-    // Step 8 continues: the library does not check these. The token must be for this
+    // Step 8 continues with what the library does not check. The token must be for this
     // sign-in.
     if claims.nonce != flow.nonce {
         return Err(refuse("it has the nonce of another sign-in"));
     }
+    // Rare: a clock is wrong by more than two minutes.
     if claims.iat > now + 120 {
-        return Err(refuse("it was issued in the future, so a clock is wrong"));
+        return Err(refuse("it was issued in the future"));
     }
-    // `crit` lists what a receiver must understand to use the token. This app understands
-    // none of it.
+    // Rare: `crit` names header fields that a receiver must understand, or refuse the
+    // token. This app knows none.
     if token.header.crit.is_some() {
         return Err(refuse("it has an extension in crit"));
     }
@@ -241,15 +243,13 @@ pub async fn auth_redirect(
     used.make_removal();
     // Redirect to the page that the user opened, but only within this app. The cookie may
     // have been changed to "//evil.example", another host. So resolve the address as
-    // browsers do, and compare its origin with that of this app. A HeaderValue has no line
-    // breaks, which could begin another header.
+    // browsers do, and compare its origin with that of this app.
     let page = flow.post_sign_in_url.as_str();
     let resolved = settings.redirect_uri.join(page);
     let is_local = resolved.is_ok_and(|url| url.origin() == settings.redirect_uri.origin());
-    let location = match HeaderValue::from_str(page) {
-        Ok(page) if is_local => page,
-        _ => HeaderValue::from_static("/"),
-    };
+    let page = if is_local { page } else { "/" };
+    // A HeaderValue has no line breaks, which could begin another header.
+    let location = HeaderValue::from_str(page).unwrap_or(HeaderValue::from_static("/"));
     Ok(HttpResponse::Found().insert_header((LOCATION, location)).cookie(used).finish())
     // </ms_docref_redirect_after_sign_in>
 }

@@ -67,8 +67,9 @@ pub async fn graph(
         };
         // </ms_docref_require_authentication>
 
-        // True less than a minute after a repeated sign-in, see `User`. `abs`, because the
-        // clock of another process of this app can be ahead.
+        // If a sign-in less than a minute ago has not helped, another one would not help
+        // either. Then show an error, and do not loop. (`abs`, because the clock of another
+        // process of this app can be ahead.)
         let is_loop = user.is_repeated && (now - user.signed_in_on).abs() < 60;
 
         // <ms_docref_acquire_token>
@@ -117,7 +118,8 @@ pub async fn graph(
                         | "consent_required"
                         | "login_required"
                 );
-                if !needs_user || is_loop {
+                let start_sign_in = needs_user && !is_loop;
+                if !start_sign_in {
                     return Err(ErrorBadGateway(format!(
                         "Microsoft Entra ID did not renew the access token. Try again in a minute. \
                          If this happens again, give this text to the owner of this app: {err}"
@@ -125,9 +127,10 @@ pub async fn graph(
                 }
                 // `{:?}` keeps texts of others on one line of the log.
                 warn!("step 2: the refresh token was refused, {:?}", err.to_string());
-                let challenge = err.claims.as_str().unwrap_or_default();
-                let challenge = RequestedClaims::from_challenge(challenge.as_bytes());
-                requested_claims = challenge.unwrap_or(requested_claims);
+                let json = err.claims.as_str().unwrap_or_default();
+                if let Some(challenge) = RequestedClaims::from_challenge(json.as_bytes()) {
+                    requested_claims = challenge;
+                }
                 break 'needs_sign_in "the refresh token was refused";
             }
             let tokens: Tokens = response.json().await.map_err(unavailable)?;
@@ -178,26 +181,30 @@ pub async fn graph(
         // the response.
         let challenge = RequestedClaims::from_headers(response.headers());
         let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        let seconds: u32 = retry_after.and_then(|text| text.parse().ok()).unwrap_or(60);
+        let seconds: Option<u32> = retry_after.and_then(|text| text.parse().ok());
+        let when = seconds.map_or("later".to_owned(), |seconds| format!("in {seconds} seconds"));
         let body: Value = response.json().await.unwrap_or_default();
         let code = body["error"]["code"].as_str().unwrap_or("no error code");
         let message = body["error"]["message"].as_str().unwrap_or("no message");
-        // 401 means that the user must sign in again. All else is an error page, and so is
-        // a 401 within a minute after a repeated sign-in.
-        if status != StatusCode::UNAUTHORIZED || is_loop {
+        // 401: Microsoft Graph refuses the access token. Start a sign-in. All else is an
+        // error page.
+        let start_sign_in = status == StatusCode::UNAUTHORIZED && !is_loop;
+        if !start_sign_in {
             return Err(ErrorBadGateway(format!(
-                "Microsoft Graph answered {status}. Try again in {seconds} seconds. If this \
-                 happens again, give this text to the owner of this app: {code}: {message}"
+                "Microsoft Graph answered {status}. Try again {when}. If this happens again, \
+                 give this text to the owner of this app: {code}: {message}"
             )));
         }
         // </ms_docref_graph_error>
 
         // <ms_docref_claims_challenge>
         // Microsoft Graph can refuse an access token before it expires, for example after a
-        // change of the password. The refresh token has usually ended then too, so do not
-        // try it. If the response has a claims challenge, step 5 sends it.
+        // change of the password. The refresh token is usually revoked too, so do not try
+        // it. If the response has a claims challenge, step 5 sends it.
         warn!("step 3: the access token was refused, {code:?}: {message:?}");
-        requested_claims = challenge.unwrap_or(requested_claims);
+        if let Some(challenge) = challenge {
+            requested_claims = challenge;
+        }
         break 'needs_sign_in "Microsoft Graph refused the access token";
         // </ms_docref_claims_challenge>
     }; // only a `break` gets here
@@ -209,14 +216,14 @@ pub async fn graph(
     // - `state` comes back with the browser. Step 6 checks that this browser started the
     //   sign-in. Otherwise an attacker could send a link that signs a user in as the
     //   attacker. What the user then stores would be in the attacker's account.
-    // - `code_verifier` goes into the cookie below, and only its hash into this request.
-    //   Microsoft keeps the hash with the code, and compares it with the value that step 7
-    //   sends (PKCE). An attacker who has read a user's code, for example in a log, could
-    //   start a sign-in, and open /auth/redirect with the `state` of that sign-in and the
-    //   stolen code. That sign-in has another value, so Microsoft refuses the code.
-    // - `nonce` comes back in the ID token. Step 8 checks it, so that an ID token of
-    //   another sign-in is refused. It is a second lock for the same door: Microsoft checks
-    //   PKCE, and this app checks the nonce.
+    // - `code_verifier` goes into the cookie below, and only its hash into this request
+    //   (PKCE). Step 7 sends the value, and Microsoft compares it with the hash. Suppose
+    //   that an attacker has stolen the code of a user, for example from a log. The
+    //   attacker starts a sign-in and puts the stolen code into it. The value in the
+    //   attacker's cookie does not fit the hash that Microsoft keeps with the stolen code,
+    //   so Microsoft refuses the code.
+    // - `nonce` comes back in the ID token. Step 8 refuses an ID token of another sign-in.
+    //   This stops the same attack as the `code_verifier`, but here this app checks.
     info!("step 5: {reason}, redirecting to the authorization endpoint");
     let random = || BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let (state, nonce, code_verifier) = (random(), random(), random());
@@ -237,7 +244,8 @@ pub async fn graph(
         ("code_challenge", &code_challenge),
         ("code_challenge_method", "S256"),
     ]);
-    // Name the account of a user who must sign in again, so that nobody has to choose it.
+    // Name the account of a user who must sign in again, so that the user need not choose
+    // it.
     if let Some(user) = &user {
         let claims = &user.id_token_claims;
         if let Some(hint) = claims.login_hint.as_ref().or(claims.preferred_username.as_ref()) {
@@ -258,8 +266,7 @@ pub async fn graph(
         is_repeated: user.is_some(),
         post_sign_in_url: page_url.to_owned(),
     };
-    // Ten cookies with 490 bytes of JSON fit into a header of 8 KB, the limit of many
-    // proxies. If the address is too long, keep only its path.
+    // Keep the cookie small, cookies.rs says why. Of a long address, keep only the path.
     if serde_json::to_string(&flow)?.len() > 490 {
         flow.post_sign_in_url = req.path().to_owned();
     }

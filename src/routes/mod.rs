@@ -28,13 +28,15 @@
 //! - scope: what this app asks to do for the user, such as `User.Read`. The user consents
 //!   to it.
 //! - app role: a name that the tenant gives to users of this app, such as `admin`.
+//! - `state`, `nonce`, `code_verifier`: three random values that protect a sign-in. Step 5
+//!   explains them.
 //! - session: the values that this app stores on the server for one browser. The browser
 //!   has only the session ID, in a cookie.
 //! - single sign-on: a user who is signed in at Microsoft does not have to type a password
 //!   again. So a sign-in can pass without a prompt, also after a sign-out of this app.
 //!
-//! The steps have the same numbers in all files and in the log. Step 1 comes first. If it
-//! finds a user, steps 2 and 3 or step 4 follow. If not, steps 5 to 9 are the sign-in.
+//! The steps have the same numbers in all files and in the log. If step 1 finds nobody, or
+//! if step 2, 3 or 4 finds that the user must sign in again, steps 5 to 9 follow.
 //!
 //! 1. Session lookup: find the signed-in user (graph.rs, admin.rs).
 //! 2. Token cache: get an access token from the session, or refresh it (graph.rs).
@@ -49,20 +51,24 @@
 //! The order in time:
 //!
 //! - first visit to /graph: 1, 5, the user signs in at Microsoft, 6, 7, 8, 9, redirect to
-//!   /graph, 1, 2, 3
-//! - later visits to /graph: 1, 2, 3
+//!   /graph, 1, 2, 3. Later: 1, 2, 3
 //! - first visit to /admin: 1, 5 to 9, redirect to /admin, 1, 4. Later: 1, 4
-//! - a visit to /graph with a token that Microsoft refuses: 1, 2, 3, then 5 to 9, 1, 2, 3.
-//!   If Microsoft refuses the new token too, within a minute, an error page.
+//! - Microsoft refuses the token: 1, 2, 3, 5 to 9, redirect to /graph, 1, 2, 3
+//! - the ID token has expired: 1, 4, 5 to 9, redirect to /admin, 1, 4
 //!
 //! There is no page for the sign-in. Each protected page starts one if it needs one, and
-//! step 9 redirects back to that page. If the app has several processes, they must share
-//! the sessions. Otherwise step 1 finds nobody after step 9, and nothing here stops that
-//! loop.
+//! step 9 redirects back to that page. With single sign-on, all of this can pass without a
+//! prompt, so it must not go on in a loop:
 //!
-//! Names in capitals are settings: SCOPE is `settings.scope`. Comments in angle brackets
-//! mark blocks that documentation shows. Where two files have the same block, it is a copy
-//! on purpose: each file can be read, and used in another app, alone.
+//! - If Microsoft refuses the token of a repeated sign-in within a minute, steps 2 and 3
+//!   show an error.
+//! - Step 4 accepts an ID token for longer than step 8.
+//! - Several processes of this app must share the sessions. Otherwise step 1 finds nobody
+//!   after step 9, and the browser goes round.
+//!
+//! Names in capitals, such as SCOPE (`settings.scope`), are settings. Comments in angle
+//! brackets mark blocks that documentation shows. Where two files have the same block, it
+//! is a copy on purpose: each file can be read, and used in another app, alone.
 
 pub mod admin;
 pub mod auth_redirect;
