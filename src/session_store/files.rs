@@ -2,6 +2,8 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
+#[cfg(unix)]
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
@@ -47,8 +49,7 @@ impl FileSessions {
         sessions.write_file(&check, b"")?;
         let _ = fs::remove_file(check);
         #[cfg(unix)]
-        if std::os::unix::fs::PermissionsExt::mode(&fs::metadata(folder)?.permissions()) & 0o77 != 0
-        {
+        if fs::metadata(folder)?.permissions().mode() & 0o77 != 0 {
             let problem = "other users can open it; choose a new folder, or take their rights away \
                            with `chmod 700`";
             return Err(io::Error::new(ErrorKind::PermissionDenied, problem));
@@ -81,13 +82,12 @@ impl FileSessions {
     /// Writes a file beside the session and renames it. A crash leaves the old session or the new
     /// one, not half of it.
     fn write(&self, name: &str, state: State, expires_on: i64) -> io::Result<()> {
-        let json =
-            serde_json::to_vec_pretty(&SessionFile { expires_on, values: to_values(state)? })?;
-        let file = self.folder.join(format!("{name}.tmp"));
-        let written =
-            self.write_file(&file, &json).and_then(|()| fs::rename(&file, self.path(name)));
+        let session = SessionFile { expires_on, values: to_values(state)? };
+        let json = serde_json::to_vec_pretty(&session)?;
+        let new = self.folder.join(format!("{name}.tmp"));
+        let written = self.write_file(&new, &json).and_then(|()| fs::rename(&new, self.path(name)));
         if written.is_err() {
-            let _ = fs::remove_file(file);
+            let _ = fs::remove_file(new);
         }
         written
     }
@@ -97,8 +97,8 @@ impl FileSessions {
         let (mut folder, mut file) = (DirBuilder::new(), OpenOptions::new());
         #[cfg(unix)]
         {
-            std::os::unix::fs::DirBuilderExt::mode(&mut folder, 0o700);
-            std::os::unix::fs::OpenOptionsExt::mode(&mut file, 0o600);
+            folder.mode(0o700);
+            file.mode(0o600);
         }
         folder.recursive(true).create(&self.folder)?;
         file.write(true).create(true).truncate(true).open(path)?.write_all(bytes)

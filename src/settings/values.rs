@@ -48,8 +48,8 @@ impl Values {
                 Err(VarError::NotPresent) => text_of(&value).ok_or("accepted is a single value"),
             };
             match text {
-                Ok(text) => drop(texts.insert(key, text)),
                 Err(err) => errors.push(format!("{}: {err}", key.escape_debug())),
+                Ok(text) => _ = texts.insert(key, text),
             }
         }
         Ok(Self { defaults, texts, errors })

@@ -105,6 +105,12 @@ async fn https_for_other_computers_goes_to_the_proxy_unless_no_proxy_names_them(
         refused(&[&settings[..], &[("NO_PROXY", "a.example, example.invalid")]].concat()).await;
         assert_eq!(proxy.requests().len(), 1, "{name}: {requests:?}");
     }
+    // An empty variable does not count.
+    let proxy = Proxy::start().await;
+    let tenant = tenant("https://login.example.invalid/contoso");
+    let settings = [("HTTPS_PROXY", ""), ("ALL_PROXY", proxy.address.as_str())];
+    refused(&[&tenant[..], &settings].concat()).await;
+    assert_eq!(proxy.requests().len(), 1);
 }
 
 #[tokio::test]

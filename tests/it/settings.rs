@@ -430,6 +430,18 @@ async fn a_file_that_is_not_utf_8_is_refused_with_its_encoding() {
     assert!(line.starts_with("SSO_LOGOUT = \"1\""), "{line}");
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_value_of_the_environment_that_is_not_utf_8_is_refused() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let folder = TempDir::new().unwrap();
+    let mut command = command(folder.path(), &[]);
+    let output = command.env("SCOPE", std::ffi::OsStr::from_bytes(b"a\xff")).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let line = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(line, "rust-webapp: SCOPE: the value is not UTF-8; set it again\n");
+}
+
 /// `docker run --env-file .env` keeps the quotes (moby #46773).
 #[tokio::test]
 async fn quotes_around_a_value_of_the_environment_get_a_hint() {
