@@ -105,7 +105,7 @@ async fn a_session_ends_with_its_lifetime_although_it_is_used() {
         visits += 1;
         assert!(now() <= expires_on + 10, "the session has not ended");
     }
-    assert!(now() >= expires_on && visits > 3, "{visits} visits");
+    assert!(now() >= expires_on && visits > 1, "{visits} visits");
     assert_eq!(browser.get(app.at("/")).await.user(), None);
     until("the sweep removes the file", || app.session_files().is_empty()).await;
 }

@@ -498,8 +498,10 @@ async fn a_certificate_file_that_the_app_cannot_use_gives_one_line() {
     let encrypted = key.replace("PRIVATE", "ENCRYPTED PRIVATE");
     // As `openssl rsa -traditional -aes256` writes it.
     let headers = "RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n";
-    let traditional = key.replace("BEGIN PRIVATE KEY-----", &format!("BEGIN {headers}"));
+    let traditional = key.replace('\r', "");
+    let traditional = traditional.replace("PRIVATE KEY-----\nM", &format!("{headers}\nM"));
     let traditional = traditional.replace("END PRIVATE", "END RSA PRIVATE");
+    let with_crlf = traditional.replace('\n', "\r\n");
     for (case, text, start) in [
         ("empty", String::new(), no_key),
         ("without a key", certificate.clone(), no_key),
@@ -510,6 +512,7 @@ async fn a_certificate_file_that_the_app_cannot_use_gives_one_line() {
         ("an EC key", ec.0.serialize_pem() + ec.1.pem().as_str(), not_rsa),
         ("an encrypted key", encrypted + certificate.as_str(), is_encrypted),
         ("an old encrypted key", traditional + certificate.as_str(), is_encrypted),
+        ("the same with CRLF", with_crlf + certificate.as_str(), is_encrypted),
         ("a public key", RSA[0].0.public_key_pem() + certificate.as_str(), no_key),
     ] {
         let settings = [("CLIENT_CREDENTIAL", "file:app.pem"), REGISTRATION[0], REGISTRATION[2]];
