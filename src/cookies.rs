@@ -55,8 +55,8 @@ pub async fn cookies(
 
     // Second, do not set a cookie to the value that the browser has sent. actix-session
     // does that after each change of the session. Suppose that one tab waits for a slow
-    // page, and the user signs out in another tab. The slow page would then bring the old
-    // cookie back.
+    // page, and the user signs out and in again in another tab. The slow page would then
+    // put the old cookie in the place of the new one.
     let headers = response.headers_mut();
     let set_cookies: Vec<HeaderValue> = headers.remove(SET_COOKIE).collect();
     let mut starts_sign_in = false;

@@ -37,9 +37,9 @@ pub enum ClientCredential {
     Certificate(Certificate),
 }
 
-/// What steps 6 to 9 need to know about a sign-in. Step 5 keeps it in a cookie. A changed
-/// `nonce` or `code_verifier` makes the sign-in fail, and step 9 checks the address. The
-/// other two values protect nothing.
+/// What steps 6 to 9 need to know about a sign-in. Step 5 keeps it in a cookie, which is
+/// not signed: with a changed `nonce` or `code_verifier` the sign-in fails, step 9 checks
+/// the address, and the other two values protect nothing.
 #[derive(Serialize, Deserialize)]
 pub struct AuthCodeFlow {
     /// A random value. Step 8 checks that the ID token contains it.
@@ -48,7 +48,7 @@ pub struct AuthCodeFlow {
     pub code_verifier: String,
     /// The parameter `claims` of step 5. Step 7 sends the same.
     pub requested_claims: RequestedClaims,
-    /// Whether a user was signed in already. Step 9 copies it to `User`.
+    /// Whether a user was signed in already when step 5 started this sign-in.
     pub is_repeated: bool,
     /// The path and query of the page that the user opened. Step 9 redirects to it.
     pub post_sign_in_url: String,
@@ -166,8 +166,9 @@ pub struct User {
     pub id_token_claims: IdTokenClaims,
     /// When the user signed in, in Unix time.
     pub signed_in_on: i64,
-    /// Whether another sign-in came before this one. If a token is refused within a minute
-    /// after such a sign-in, steps 2 and 3 show an error, and do not start another one.
+    /// Whether a user was signed in already when step 5 started this sign-in. If a token is
+    /// refused within a minute after such a sign-in, steps 2 and 3 show an error, and do
+    /// not start another one.
     pub is_repeated: bool,
 }
 

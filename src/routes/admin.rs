@@ -105,11 +105,12 @@ pub async fn admin(
     // - `code_verifier` goes into the cookie below, and only its hash into this request
     //   (PKCE). Step 7 sends the value, and Microsoft compares it with the hash. Suppose
     //   that an attacker has stolen the code of a user, for example from a log. The
-    //   attacker starts a sign-in and puts the stolen code into it. The value in the
-    //   attacker's cookie does not fit the hash that Microsoft keeps with the stolen code,
-    //   so Microsoft refuses the code.
+    //   attacker starts a sign-in, and opens /auth/redirect with its `state` and the stolen
+    //   code. The value in the attacker's cookie does not fit the hash that Microsoft keeps
+    //   with the stolen code, so Microsoft refuses the code.
     // - `nonce` comes back in the ID token. Step 8 refuses an ID token of another sign-in.
-    //   This stops the same attack as the `code_verifier`, but here this app checks.
+    //   It is a second lock against the same attack, and this one does not depend on
+    //   Microsoft's check.
     info!("step 5: {reason}, redirecting to the authorization endpoint");
     let random = || BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let (state, nonce, code_verifier) = (random(), random(), random());

@@ -107,7 +107,8 @@ pub async fn auth_redirect(
         ("code", code.clone()),
         // Microsoft Entra ID compares the hash of this value with that of step 5.
         ("code_verifier", flow.code_verifier),
-        // The same values as in step 5.
+        // The same as in step 5. Microsoft compares the address, and issues the access
+        // token for this scope and with these claims.
         ("redirect_uri", settings.redirect_uri.to_string()),
         ("scope", format!("openid profile offline_access {}", settings.scope)),
         ("claims", serde_json::to_string(&flow.requested_claims)?),
@@ -122,7 +123,7 @@ pub async fn auth_redirect(
         ]),
     }
     let unavailable = |err: reqwest::Error| {
-        warn!("no valid response from Microsoft Entra ID: {err:?}");
+        warn!("step 7 or 8: no valid response from Microsoft Entra ID: {err:?}");
         ErrorBadGateway("Microsoft Entra ID is not available. Try again in a minute.")
     };
     let request = http.post(metadata.token_endpoint.clone()).form(&form);
@@ -149,9 +150,8 @@ pub async fn auth_redirect(
 
     // <ms_docref_id_token_header>
     // Step 8: validate the ID token. It is a JSON Web Token: a header, the claims, and a
-    // signature over both. It came over TLS directly from Microsoft, so here the signature
-    // is not the only proof of where it is from. It would be, if you copy this code to a
-    // place where the token comes through a browser.
+    // signature over both. TLS already shows that Microsoft sent it. Verify the signature
+    // all the same: where a token comes through a browser, it is the only proof.
     let refuse = |cause: &str| {
         ErrorUnauthorized(format!("The ID token is not valid: {cause}. You are not signed in."))
     };

@@ -137,7 +137,8 @@ pub async fn graph(
             token_cache.access_token = tokens.access_token;
             token_cache.scope = settings.scope.clone();
             token_cache.expires_on = now + i64::from(tokens.expires_in);
-            // If the response has no refresh token, keep the old one.
+            // If the response has no refresh token, keep the old one. Ignore its ID token:
+            // the user and the roles are those of the sign-in.
             if let Some(refresh_token) = tokens.refresh_token {
                 token_cache.refresh_token = refresh_token;
             }
@@ -149,8 +150,8 @@ pub async fn graph(
         // </ms_docref_acquire_token>
 
         // <ms_docref_call_ms_graph>
-        // Step 3: call Microsoft Graph as the user, with the access token in the header
-        // `Authorization: Bearer …`.
+        // Step 3: call Microsoft Graph as the user. ENDPOINT is the address of `/me`. The
+        // access token is in the header `Authorization: Bearer …`.
         let unavailable = |err: reqwest::Error| {
             warn!("step 3: no valid response from Microsoft Graph: {err:?}");
             ErrorBadGateway("Microsoft Graph is not available. Try again in a minute.")
@@ -219,11 +220,12 @@ pub async fn graph(
     // - `code_verifier` goes into the cookie below, and only its hash into this request
     //   (PKCE). Step 7 sends the value, and Microsoft compares it with the hash. Suppose
     //   that an attacker has stolen the code of a user, for example from a log. The
-    //   attacker starts a sign-in and puts the stolen code into it. The value in the
-    //   attacker's cookie does not fit the hash that Microsoft keeps with the stolen code,
-    //   so Microsoft refuses the code.
+    //   attacker starts a sign-in, and opens /auth/redirect with its `state` and the stolen
+    //   code. The value in the attacker's cookie does not fit the hash that Microsoft keeps
+    //   with the stolen code, so Microsoft refuses the code.
     // - `nonce` comes back in the ID token. Step 8 refuses an ID token of another sign-in.
-    //   This stops the same attack as the `code_verifier`, but here this app checks.
+    //   It is a second lock against the same attack, and this one does not depend on
+    //   Microsoft's check.
     info!("step 5: {reason}, redirecting to the authorization endpoint");
     let random = || BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let (state, nonce, code_verifier) = (random(), random(), random());

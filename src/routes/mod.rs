@@ -30,6 +30,8 @@
 //! - app role: a name that the tenant gives to users of this app, such as `admin`.
 //! - `state`, `nonce`, `code_verifier`: three random values that protect a sign-in. Step 5
 //!   explains them.
+//! - claims challenge: JSON with which Microsoft says what the next token must contain.
+//!   Rare, see `RequestedClaims` in protocol.rs.
 //! - session: the values that this app stores on the server for one browser. The browser
 //!   has only the session ID, in a cookie.
 //! - single sign-on: a user who is signed in at Microsoft does not have to type a password
@@ -63,8 +65,9 @@
 //! - If Microsoft refuses the token of a repeated sign-in within a minute, steps 2 and 3
 //!   show an error.
 //! - Step 4 accepts an ID token for longer than step 8.
-//! - Several processes of this app must share the sessions. Otherwise step 1 finds nobody
-//!   after step 9, and the browser goes round.
+//!
+//! Nothing here stops one loop: if several processes of this app do not share the sessions,
+//! step 1 finds nobody after step 9.
 //!
 //! Names in capitals, such as SCOPE (`settings.scope`), are settings. Comments in angle
 //! brackets mark blocks that documentation shows. Where two files have the same block, it
