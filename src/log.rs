@@ -8,7 +8,10 @@ use tracing_subscriber::prelude::*;
 
 /// Starts the log. If nobody reads stdout, the app goes on and drops lines.
 pub fn start() -> Result<()> {
-    let levels = std::env::var("RUST_LOG").unwrap_or_else(|_| "warn,rust_webapp=info".to_owned());
+    // The spans of demo_tenant::visit are not for people.
+    let levels = std::env::var("RUST_LOG").unwrap_or_else(|_| {
+        "warn,rust_webapp=info,demo_tenant=info,demo_tenant::visit=off".to_owned()
+    });
     let levels: Targets = levels.parse().with_context(|| {
         format!("RUST_LOG = {levels:?}: accepted is a level such as info, or rust_webapp=debug")
     })?;
@@ -21,6 +24,10 @@ pub fn start() -> Result<()> {
         .with_line_number(true)
         .with_target(false)
         .with_ansi(io::stdout().is_terminal());
-    tracing_subscriber::registry().with(lines).with(levels).init();
+    let log = tracing_subscriber::registry().with(lines.with_filter(levels));
+    // The page of the demo tenant shows the lines of the steps.
+    #[cfg(feature = "demo-tenant")]
+    let log = log.with(demo_tenant::steps());
+    log.init();
     Ok(())
 }

@@ -13,6 +13,8 @@ use actix_web::web::Data;
 use anyhow::{Context as _, Result};
 use tracing::info;
 
+#[cfg(feature = "demo-tenant")]
+use crate::protocol::ClientCredential;
 use crate::session_store::files::FileSessions;
 #[cfg(feature = "redis")]
 use crate::session_store::redis::RedisSessions;
@@ -23,8 +25,6 @@ mod canonical_host;
 mod claims_challenge;
 mod client_credential;
 mod cookies;
-#[cfg(feature = "demo-tenant")]
-mod demo_tenant;
 mod error_pages;
 mod http_client;
 mod json_highlight;
@@ -82,14 +82,31 @@ async fn run(mut settings: Settings) -> Result<()> {
 }
 // </ms_docref_create_and_initialize_app>
 
+/// The page of the demo tenant shows the marked blocks of these files.
+#[cfg(feature = "demo-tenant")]
+const SOURCES: [(&str, &str); 6] = [
+    ("src/openid_metadata.rs", include_str!("openid_metadata.rs")),
+    ("src/routes/admin.rs", include_str!("routes/admin.rs")),
+    ("src/routes/auth_redirect.rs", include_str!("routes/auth_redirect.rs")),
+    ("src/routes/graph.rs", include_str!("routes/graph.rs")),
+    ("src/routes/logout.rs", include_str!("routes/logout.rs")),
+    ("src/server.rs", include_str!("server.rs")),
+];
+
 /// Starts the stand-in for Microsoft Entra ID and Microsoft Graph, if there is no tenant.
 #[cfg(feature = "demo-tenant")]
 fn start_demo_tenant(settings: &mut Settings, mut templates: tera::Tera) -> Result<tera::Tera> {
     if settings.uses_demo_tenant() {
         let listeners = listeners::bind("localhost", settings.port.saturating_add(1))
             .or_else(|_| listeners::bind("localhost", 0))?;
-        let recorder = demo_tenant::start(settings, listeners)?;
-        templates.global_context().insert("demo_tenant", &recorder);
+        let lifetime = settings.demo_token_lifetime;
+        let registration =
+            demo_tenant::start(listeners, &settings.redirect_uri, lifetime, &SOURCES)?;
+        settings.client_id = registration.client_id;
+        settings.client_credential = ClientCredential::Secret(registration.client_secret);
+        settings.authority = registration.authority;
+        settings.endpoint = registration.endpoint;
+        templates.global_context().insert("demo_tenant", &registration.page);
     }
     Ok(templates)
 }

@@ -55,16 +55,18 @@ pub async fn serve(
             .service(web::resource("/auth/redirect").get(routes::auth_redirect::auth_redirect))
             .service(web::resource("/logout").get(routes::logout::logout));
         // The last `wrap` sees a request first.
-        App::new()
+        let app = App::new()
             .app_data(settings.clone())
             .app_data(metadata.clone())
             .app_data(http.clone())
             .app_data(templates.clone())
             .wrap(from_fn(canonical_host::canonical_host))
             .wrap(from_fn(error_pages::error_pages))
-            .wrap(headers)
-            .service(web::resource("/style.css").get(style))
-            .service(pages)
+            .wrap(headers);
+        // The page of the demo tenant shows each visit.
+        #[cfg(feature = "demo-tenant")]
+        let app = app.wrap(from_fn(demo_tenant::visit));
+        app.service(web::resource("/style.css").get(style)).service(pages)
     });
     for listener in listeners {
         server = server.listen(listener)?;

@@ -22,7 +22,7 @@ const GRAPH: &str = "Graph Access - Rust actix-web";
 const ADMIN: &str = "Graph Access as Admin - Rust actix-web";
 const FORBIDDEN: &str = "403 Forbidden - Rust actix-web";
 const SIGN_IN: &str = "Choose a user - Demo tenant";
-const RECORDER: &str = "The messages of the sign-in - Demo tenant";
+const RECORDER: &str = "What app and tenant say to each other - Demo tenant";
 
 /// A browser. It ends when it is dropped.
 struct Chromium {
@@ -124,7 +124,7 @@ impl Chromium {
     /// Goes to the element with this text with the Tab key. Each element on the way must show that
     /// it has the focus.
     async fn tab_to(&self, text: &str) {
-        for _ in 0..30 {
+        for _ in 0..100 {
             self.key(Key::Tab).await;
             let focused = self.driver.active_element().await.unwrap();
             let name = focused.text().await.unwrap();
@@ -182,11 +182,18 @@ async fn a_person_without_a_mouse_signs_in_reads_the_messages_and_signs_out() {
 
     chromium.enter("See the messages", RECORDER).await;
     let text = chromium.text().await;
-    for read in ["Sign-in of Ada Example", "Step 5: redirect to authorize", "Token response"] {
+    for read in [
+        "Ada Example signed in, and opened /graph",
+        "Step 5: redirect to authorize",
+        "Token response",
+    ] {
         assert!(text.contains(read), "{read}: {text}");
     }
-    // The fields are hidden until a person opens them.
+    // The fields and the code are hidden until a person opens them.
     assert!(!text.contains("code_challenge_method"));
+    chromium.tab_to("Code: src/routes/graph.rs").await;
+    chromium.key(Key::Enter).await;
+    assert!(chromium.text().await.contains("// Step 1: session lookup."));
     chromium.tab_to("GET ").await;
     chromium.key(Key::Enter).await;
     let text = chromium.text().await;
@@ -194,16 +201,26 @@ async fn a_person_without_a_mouse_signs_in_reads_the_messages_and_signs_out() {
 
     chromium.open_recorder().await;
     chromium.enter("Revoke all sessions", RECORDER).await;
-    assert!(chromium.text().await.contains("Active: Revoke all sessions."));
-    chromium.enter("Graph Access", SIGN_IN).await;
+    assert!(chromium.text().await.contains("Waiting to happen: Revoke all sessions"));
+    // The links to the app open another tab, so that this text stays.
+    let link = chromium.find("nav a").await;
+    assert_eq!(link.attr("target").await.unwrap().as_deref(), Some("_blank"));
+    chromium.open(app.at("/graph")).await;
+    chromium.is_at(SIGN_IN).await;
     assert!(chromium.find("button").await.text().await.unwrap().contains("named by the app"));
     chromium.enter("Ada Example", GRAPH).await;
     chromium.enter("See the messages", RECORDER).await;
-    assert!(chromium.text().await.contains("answers a claims challenge"));
-    chromium.enter("Stop this", RECORDER).await;
-    assert!(!chromium.text().await.contains("Active:"));
+    let text = chromium.text().await;
+    assert!(text.contains("again, after a claims challenge"), "{text}");
+    assert!(!text.contains("Waiting to happen"), "{text}");
+    chromium.enter("Take Ada's role away", RECORDER).await;
+    assert!(chromium.text().await.contains("In force: Take Ada's role away"));
+    chromium.enter("Give the role back", RECORDER).await;
+    assert!(!chromium.text().await.contains("In force"));
+    chromium.enter("Use a stolen code", RECORDER).await;
+    assert!(chromium.text().await.contains("The attack failed: Use a stolen code"));
 
-    chromium.enter("open the app", HOME).await;
+    chromium.open(&app.url).await;
     chromium.enter("Sign out", HOME).await;
     assert!(!chromium.text().await.contains("Signed in as"));
     // Pages from before are not shown from a cache.
@@ -297,5 +314,7 @@ async fn each_page_is_accessible_in_light_and_dark_and_on_a_phone() {
     chromium.is_at(ADMIN).await;
     look("admin").await;
     chromium.open_recorder().await;
-    look("the recorder with messages, a claims challenge and a fault").await;
+    chromium.click("NoRole", RECORDER).await;
+    chromium.click("nonce", RECORDER).await;
+    look("the recorder with messages, a claims challenge, a fault and an attack").await;
 }

@@ -1,14 +1,11 @@
-//! The demo tenant: as strict as Microsoft Entra ID, the page that shows the messages, and the
-//! faults that its buttons make.
+//! The demo tenant with the app: its page, the faults that its buttons make, and the attacks. What
+//! needs no app is tested in the crate.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::prelude::*;
-use jsonwebtoken::Algorithm::{PS256, RS256};
-use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -20,7 +17,6 @@ use crate::platform::now;
 const VERIFIER: &str = "an-obviously-invented-code-verifier-of-43-characters";
 const SCOPE: &str = "openid profile offline_access https://graph.microsoft.com/User.Read";
 const CP1: &str = r#"{"access_token":{"xms_cc":{"values":["cp1"]}}}"#;
-const NOBODY: &str = "nobody@demo-tenant.example";
 
 /// The app with its demo tenant.
 struct Demo {
@@ -168,6 +164,63 @@ fn assert_refused(case: &str, (status, body): &(u16, Value), error: &str, number
     assert_eq!((&body["error_codes"], &*lines), (&json!([number]), &expected_lines[..]), "{case}");
 }
 
+/// A part of the page: a sign-in, or a visit.
+#[derive(Clone)]
+struct Story {
+    html: String,
+}
+
+impl Story {
+    /// The stories of the page, the newest first.
+    fn all(page: &str) -> Vec<Self> {
+        let (page, _) = page.split_once("<div class=\"side\">").unwrap();
+        let parts = page.split("<details class=\"story").skip(1);
+        parts.map(|html| Self { html: html.to_owned() }).collect()
+    }
+
+    fn title(&self) -> String {
+        texts(&self.html, "<h3>", "</h3>").remove(0)
+    }
+
+    /// The steps at its head, such as "1 done".
+    fn ticks(&self) -> Vec<String> {
+        let ticks = self.html.split("<span class=\"tick ").skip(1);
+        let words = ticks.map(|tick| {
+            let (state, rest) = tick.split_once("\">").unwrap();
+            format!("{} {state}", rest.split(' ').next().unwrap())
+        });
+        words.collect()
+    }
+
+    /// The titles of messages and log lines, in the order of the page.
+    fn entries(&self) -> Vec<String> {
+        texts(&self.html, "<h5>", " <span")
+    }
+
+    /// The block that refused, and the line.
+    fn refused_by(&self) -> (String, String) {
+        let stop = self.html.split_once("<div class=\"entry stop\"").unwrap().1;
+        let name = texts(stop, "<span><code>", "</code>").remove(0);
+        (name, texts(stop, "class=\"here\">", "</li>").remove(0))
+    }
+}
+
+/// The texts between two marks, without tags.
+fn texts(html: &str, start: &str, end: &str) -> Vec<String> {
+    let found = html.split(start).skip(1).map(|rest| rest.split(end).next().unwrap());
+    found.map(text).collect()
+}
+
+/// What a person reads.
+fn text(html: &str) -> String {
+    let mut text = String::new();
+    for (number, part) in html.split('<').enumerate() {
+        text += if number == 0 { part } else { part.split_once('>').map_or("", |part| part.1) };
+    }
+    let text = text.replace("&quot;", "\"").replace("&#39;", "'").replace("&lt;", "<");
+    text.replace("&gt;", ">").replace("&amp;", "&").trim().to_owned()
+}
+
 #[tokio::test]
 async fn both_users_sign_in_and_only_ada_has_the_role_until_it_is_taken_away() {
     let demo = Demo::start(&[]).await;
@@ -187,211 +240,6 @@ async fn both_users_sign_in_and_only_ada_has_the_role_until_it_is_taken_away() {
         browser.get(demo.app.at("/logout")).await;
         demo.single_sign_on(&browser, "/admin").await;
         assert_eq!(browser.get(demo.app.at("/admin")).await.status, after, "{fault}");
-    }
-}
-
-#[tokio::test]
-async fn the_authorization_endpoint_is_strict() {
-    let demo = Demo::start(&[]).await;
-    let browser = demo.app.browser();
-    let redirect_uri = demo.app.at("/auth/redirect");
-    // These show a page, because the redirect URI could belong to anyone.
-    for (parameter, value, number) in [
-        ("client_id", "", 900144),
-        ("client_id", "4f2d8c1a-another-app", 700016),
-        ("redirect_uri", "", 900971),
-        ("redirect_uri", &redirect_uri.replace("redirect", "Redirect"), 50011),
-        ("redirect_uri", &redirect_uri.replace("localhost", "127.0.0.1"), 50011),
-        ("redirect_uri", "http://localhost/auth/redirect/", 50011),
-        ("redirect_uri", "http://localhost:1@evil.example/auth/redirect", 50011),
-        ("redirect_uri", "http://localhost.evil.example/auth/redirect", 50011),
-    ] {
-        let page = browser.get(demo.authorize(&[(parameter, value)])).await;
-        assert_eq!(page.status, 400, "{parameter}={value}");
-        assert!(page.body.contains(&format!("AADSTS{number}: ")), "{parameter}={value}");
-    }
-    let repeated = browser.get(format!("{}&state=again", demo.authorize(&[]))).await;
-    assert!(repeated.status == 400 && repeated.body.contains("AADSTS9000411: "), "{repeated:?}");
-    let unknown = browser.post(demo.authorize(&[]), &[("choice", NOBODY)]).await;
-    assert!(unknown.status == 400 && unknown.body.contains("AADSTS50034: "), "{unknown:?}");
-    // These go back to the app.
-    for (parameter, value, error, number) in [
-        ("response_type", "token", "unsupported_response_type", 70005),
-        ("response_mode", "fragment", "invalid_request", 70007),
-        ("prompt", "everything", "invalid_request", 90023),
-        ("prompt", "none", "login_required", 50058),
-        ("code_challenge", "", "invalid_request", 9002325),
-        ("code_challenge", "too-short", "invalid_request", 501491),
-        ("code_challenge_method", "", "invalid_request", 9002313),
-        ("code_challenge_method", "plain", "invalid_request", 9002313),
-        ("claims", "[]", "invalid_request", 9002313),
-        ("scope", "", "invalid_request", 900144),
-        ("scope", "openid Mail.Read", "invalid_scope", 70011),
-    ] {
-        let page = browser.get(demo.authorize(&[(parameter, value)])).await;
-        let case = format!("{parameter}={value}");
-        assert!(page.location().starts_with(&format!("{redirect_uri}?")), "{case}");
-        let found = ["error", "error_uri", "state"].map(|name| page.location_parameter(name));
-        let error_uri = format!("https://login.microsoftonline.com/error?code={number}");
-        let expected = [error, &error_uri, "state-of-the-test"].map(|value| Some(value.to_owned()));
-        assert_eq!((page.status, found), (303, expected), "{case}");
-    }
-    // Other sites must not choose a user, not even one on another port of localhost.
-    let form = browser.client.post(demo.authorize(&[])).form(&[("choice", ADA)]);
-    let page = browser.send(form.header("Sec-Fetch-Site", "same-site")).await;
-    assert_eq!(page.status, 403, "{}", page.body);
-}
-
-#[tokio::test]
-async fn the_token_endpoint_is_strict() {
-    let demo = Demo::start(&[]).await;
-    for (parameter, value, error, number) in [
-        ("grant_type", "", "invalid_request", 900144),
-        ("grant_type", "password", "unsupported_grant_type", 70003),
-        ("client_id", "", "invalid_request", 900144),
-        ("client_id", "4f2d8c1a-another-app", "unauthorized_client", 700016),
-        ("client_secret", "", "invalid_client", 7000218),
-        ("client_secret", "wrong", "invalid_client", 7000215),
-        ("client_assertion", "x", "invalid_request", 900144),
-        ("code", "unknown", "invalid_grant", 70000),
-        ("redirect_uri", "http://localhost/", "invalid_client", 500112),
-        ("code_verifier", "another-code-verifier-that-has-43-characters", "invalid_grant", 501481),
-        ("scope", "openid email", "invalid_scope", 70011),
-        ("claims", "text", "invalid_request", 9002313),
-    ] {
-        let refused = demo.redeem(&demo.code(&[]).await, &[(parameter, value)]).await;
-        assert_refused(&format!("{parameter}={value}"), &refused, error, number);
-    }
-    let code = demo.code(&[("code_challenge", &hash("short"))]).await;
-    let refused = demo.redeem(&code, &[("code_verifier", "short")]).await;
-    assert_refused("a short code_verifier", &refused, "invalid_grant", 501481);
-
-    // A code works once and for one redirect URI. The home page is registered too.
-    let browser = demo.app.browser();
-    let home = demo.app.at("/");
-    browser.post(demo.authorize(&[]), &[("choice", ADA)]).await;
-    for uri in ["http://localhost:1234/auth/redirect", "http://localhost/auth/redirect", &home] {
-        let changes = [("redirect_uri", uri)];
-        let page = browser.get(demo.authorize(&changes)).await;
-        assert!(page.location().starts_with(&format!("{uri}?code=")), "{}", page.location());
-        let code = page.location_parameter("code").unwrap();
-        assert_eq!(demo.redeem(&code, &changes).await.0, 200, "{uri}");
-        assert_refused(uri, &demo.redeem(&code, &changes).await, "invalid_grant", 54005);
-        // After an attempt that fails, the code does not work either.
-        let code = demo.code(&changes).await;
-        assert_refused(uri, &demo.redeem(&code, &[]).await, "invalid_client", 500112);
-        assert_refused(uri, &demo.redeem(&code, &changes).await, "invalid_grant", 54005);
-    }
-}
-
-#[tokio::test]
-#[ignore = "waits for a minute"]
-async fn a_code_works_for_one_minute() {
-    let demo = Demo::start(&[]).await;
-    let code = demo.code(&[]).await;
-    tokio::time::sleep(Duration::from_secs(61)).await;
-    assert_refused("old", &demo.redeem(&code, &[]).await, "invalid_grant", 70008);
-}
-
-#[tokio::test]
-async fn a_refresh_returns_a_new_refresh_token_and_the_old_one_stays_valid() {
-    let demo = Demo::start(&[("DEMO_TOKEN_LIFETIME", "7200")]).await;
-    let (_, first) = demo.redeem(&demo.code(&[]).await, &[]).await;
-    let (_, second) = demo.refresh(&first["refresh_token"], &[]).await;
-    assert_ne!(second["refresh_token"], first["refresh_token"]);
-    for tokens in [&first, &second] {
-        assert_eq!((&tokens["expires_in"], &tokens["refresh_in"]), (&json!(7200), &json!(3600)));
-        assert_eq!(demo.refresh(&tokens["refresh_token"], &[]).await.0, 200);
-        let profile = json_of(&demo.graph(&bearer(tokens).replace("Bearer", "bearer")).await);
-        assert_eq!(profile["userPrincipalName"], ADA);
-    }
-    let refused = demo.refresh(&json!("unknown"), &[]).await;
-    assert_refused("unknown", &refused, "invalid_grant", 70000);
-    // A refresh token belongs to the app too.
-    let refused = demo.refresh(&second["refresh_token"], &[("client_secret", "wrong")]).await;
-    assert_refused("secret", &refused, "invalid_client", 7000215);
-}
-
-#[tokio::test]
-async fn microsoft_graph_requires_a_valid_access_token_with_the_permission() {
-    let demo = Demo::start(&[("DEMO_TOKEN_LIFETIME", "1")]).await;
-    let code = demo.code(&[("scope", "openid profile offline_access")]).await;
-    let (_, tokens) = demo.redeem(&code, &[]).await;
-    let page = demo.graph(&bearer(&tokens)).await;
-    let error = &json_of(&page)["error"];
-    assert_eq!((page.status, &error["code"]), (403, &json!("Authorization_RequestDenied")));
-    // Only long-lived access tokens are renewed early.
-    assert_eq!((&tokens["expires_in"], &tokens["refresh_in"]), (&json!(1), &Value::Null));
-    tokio::time::sleep(Duration::from_millis(1_050)).await;
-    for authorization in [&*bearer(&tokens), "Bearer unknown", "Basic dTpw", "Bearer"] {
-        let page = demo.graph(authorization).await;
-        let error = &json_of(&page)["error"];
-        assert_eq!((page.status, &error["code"]), (401, &json!("InvalidAuthenticationToken")));
-        let header = page.headers["www-authenticate"].to_str().unwrap();
-        assert!(header.starts_with("Bearer ") && !header.contains("claims"), "{header}");
-    }
-}
-
-#[tokio::test]
-async fn single_sign_on_signs_the_user_in_unless_login_hint_or_prompt_asks_for_another() {
-    let demo = Demo::start(&[]).await;
-    let browser = demo.app.browser();
-    let page = browser.get(demo.authorize(&[("login_hint", BEN)])).await;
-    assert_eq!((page.status, &*word_after("name=\"choice\" value=\"", &page.body)), (200, BEN));
-    assert!(page.body.contains("named by the app in <code>login_hint</code>"));
-
-    let page = browser.choose(&demo.app, "/graph", BEN).await;
-    // All ports of localhost share their cookies. The path keeps this one away from the app.
-    let cookie = page.headers["set-cookie"].to_str().unwrap();
-    let path = Url::parse(&demo.at("/oauth2/v2.0")).unwrap().path().to_owned();
-    let attributes = format!("HttpOnly; SameSite=Lax; Path={path}");
-    assert_eq!(cookie.split_once("; ").unwrap().1, attributes);
-    browser.get(page.location()).await;
-    let claims = &demo.app.session()["user"]["id_token_claims"];
-    for (login_hint, prompt, expected) in [
-        ("", "", "code"),
-        ("", "none", "code"),
-        (&*BEN.to_uppercase(), "", "code"),
-        (claims["login_hint"].as_str().unwrap(), "none", "code"),
-        (ADA, "", "the sign-in page"),
-        (ADA, "none", "error"),
-        (NOBODY, "", "the sign-in page"),
-        ("", "login", "the sign-in page"),
-        ("", "select_account", "the sign-in page"),
-        ("", "consent", "the sign-in page"),
-    ] {
-        let url = demo.authorize(&[("login_hint", login_hint), ("prompt", prompt)]);
-        let page = browser.get(url).await;
-        let found =
-            ["code", "error"].into_iter().find(|name| page.location_parameter(name).is_some());
-        assert_eq!(found.unwrap_or("the sign-in page"), expected, "{login_hint} {prompt}");
-    }
-}
-
-#[tokio::test]
-async fn a_sign_out_ends_single_sign_on_and_leads_only_to_a_registered_address() {
-    let demo = Demo::start(&[]).await;
-    let browser = demo.app.browser();
-    for (uri, status) in [
-        (&*demo.app.at("/"), 302),
-        ("http://localhost:1/auth/redirect", 302),
-        (&demo.app.at("/graph"), 200),
-        ("https://evil.example/", 200),
-        ("", 200),
-    ] {
-        let signed_in = browser.post(demo.authorize(&[]), &[("choice", ADA)]).await;
-        let query = [("post_logout_redirect_uri", uri), ("logout_hint", "O.anything")];
-        let url = Url::parse_with_params(&demo.at("/oauth2/v2.0/logout"), query).unwrap();
-        let page = browser.get(url).await;
-        assert_eq!(page.status, status, "{uri}");
-        if status == 302 {
-            assert_eq!(page.location(), uri);
-        }
-        // The browser is signed out, and a copy of its cookie does not work.
-        assert_eq!(page.cookies(), ["demo-tenant-sso="]);
-        let request = browser.client.get(demo.authorize(&[]));
-        let page = browser.send(request.header("Cookie", signed_in.cookies().remove(0))).await;
-        assert_eq!(page.status, 200, "{uri}");
     }
 }
 
@@ -440,47 +288,128 @@ async fn an_app_signs_in_with_a_registered_certificate() {
 }
 
 #[tokio::test]
-async fn an_assertion_is_verified() {
+async fn a_sign_in_shows_all_steps_messages_and_log_lines_in_the_order_of_time() {
+    let demo = Demo::start(&[("SSO_LOGOUT", "true")]).await;
+    let browser = demo.app.browser();
+    assert!(demo.page().await.contains("Nothing yet."));
+    let authorize = browser.get(demo.app.at("/graph?a=1")).await;
+    browser.get(authorize.location()).await;
+    let callback = browser.post(authorize.location(), &[("choice", ADA)]).await;
+    let signed_in = browser.get(callback.location()).await;
+    browser.get(demo.app.at(signed_in.location())).await;
+
+    let page = demo.page().await;
+    let [story] = &Story::all(&page)[..] else { panic!("one story: {page}") };
+    assert_eq!(story.title(), "Ada Example signed in, and opened /graph");
+    let done = [1, 5, 6, 7, 8, 9, 1, 2, 3].map(|step| format!("{step} done"));
+    assert_eq!(story.ticks(), done);
+    assert_eq!(
+        story.entries(),
+        [
+            "Step 1: session lookup",
+            "Step 5: redirect to authorize",
+            "The app answers 302 Found",
+            "Authorization request",
+            "Sign-in page",
+            "Choice of a user",
+            "Redirect with the code",
+            "Step 6: authorization response",
+            "Token request",
+            "Token response",
+            "Step 7: redeem the code",
+            "Request for the signing keys",
+            "Signing keys",
+            "Step 8: validate the ID token",
+            "Step 8: validate the ID token",
+            "Step 9: sign in",
+            "The app answers 302 Found",
+            "Step 1: session lookup",
+            "Step 2: token cache",
+            "Call to Microsoft Graph",
+            "Response of Microsoft Graph",
+            "Step 3: call Microsoft Graph",
+            "The app answers 200 OK",
+        ]
+    );
+    // Values that must agree with an earlier message link to it.
+    let checks = texts(&story.html, "<p class=\"agrees\">", "See it");
+    for name in ["state", "code ", "code_verifier", "nonce", "aud", "kid", "Authorization"] {
+        assert!(checks.iter().any(|check| check.contains(name)), "{name}: {checks:?}");
+    }
+    assert!(!story.html.contains("class=\"differs\""), "{}", story.html);
+    for link in story.html.split("<a href=\"#").skip(1) {
+        let id = link.split('"').next().unwrap();
+        assert!(story.html.contains(&format!("id=\"{id}\"")), "{id}");
+    }
+
+    // Later visits are stories of their own. The newest is above, and is the one that is open.
+    demo.app.edit_session(|session| session["token_cache"]["expires_on"] = 0.into());
+    browser.get(demo.app.at("/graph")).await;
+    browser.get(demo.app.at("/admin")).await;
+    let logout = browser.get(demo.app.at("/logout")).await;
+    assert_eq!(browser.get(logout.location()).await.location(), demo.app.at("/"));
+    let declined = browser.choose(&demo.app, "/graph", "decline").await;
+    browser.get(declined.location()).await.assert_error(403, "access_denied: AADSTS65004");
+    let page = demo.page().await;
+    let stories = Story::all(&page);
+    let titles: Vec<_> = stories.iter().map(Story::title).collect();
+    assert_eq!(
+        titles,
+        [
+            "Sign-in refused at step 6; nobody is signed in",
+            "GET /logout: redirecting to the end session endpoint",
+            "Ada Example opened /admin: 200 OK",
+            "Ada Example opened /graph: 200 OK",
+            "Ada Example signed in, and opened /graph",
+        ]
+    );
+    assert_eq!(stories[2].ticks(), ["1 done", "4 done"]);
+    assert_eq!(stories[1].entries().last().unwrap(), "Redirect after the sign-out");
+    let refresh = stories[3].entries();
+    assert!(refresh.contains(&"Refreshed tokens".to_owned()), "{refresh:?}");
+    assert_eq!(page.matches("<details class=\"story bad\" id=").count(), 1);
+    let open = stories.iter().map(|story| story.html.split_once('>').unwrap().0);
+    assert_eq!(open.filter(|tag| tag.ends_with(" open")).count(), 1);
+    assert!(stories[0].html.split_once('>').unwrap().0.ends_with(" open"));
+}
+
+/// What admin.rs sent names admin.rs.
+#[tokio::test]
+async fn each_entry_shows_the_block_of_the_file_that_ran() {
     let demo = Demo::start(&[]).await;
-    let ((key, registered, thumbprint), (other_key, ..)) = (certificate(), certificate());
-    demo.send_form("certificates", "certificate", &registered).await;
-    let sign = |key: &str, algorithm, thumbprint: &str, claim: &str, value| {
-        let mut header = Header::new(algorithm);
-        header.x5t_s256 = Some(thumbprint.to_owned());
-        let mut claims = json!({
-            "aud": demo.at("/oauth2/v2.0/token"), "iss": demo.client_id, "sub": demo.client_id,
-            "jti": format!("{:x}", rand::random::<u64>()), "nbf": now(), "exp": now() + 300,
-        });
-        claims[claim] = value;
-        let key = EncodingKey::from_rsa_pem(key.as_bytes()).unwrap();
-        jsonwebtoken::encode(&header, &claims, &key).unwrap()
-    };
-    let with = |claim, value| sign(&key, PS256, &thumbprint, claim, value);
-    let jwt_bearer = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-    let redeem = async |assertion: &str| {
-        let no_secret = [("client_secret", ""), ("client_assertion_type", jwt_bearer)];
-        let changes = [&no_secret[..], &[("client_assertion", assertion)]].concat();
-        demo.redeem(&demo.code(&[]).await, &changes).await
-    };
-    // The claim nbf is optional.
-    let good = with("nbf", Value::Null);
-    assert_eq!(redeem(&good).await.0, 200);
-    for (case, assertion, number) in [
-        ("used twice", good, 50013),
-        ("not a JWT", "x.y.z".to_owned(), 50013),
-        ("no jti", with("jti", Value::Null), 50013),
-        ("another key", sign(&other_key, PS256, &thumbprint, "nbf", json!(now())), 700027),
-        ("another certificate", sign(&key, PS256, "x", "nbf", json!(now())), 700027),
-        ("RS256", sign(&key, RS256, &thumbprint, "nbf", json!(now())), 700027),
-        ("another audience", with("aud", json!(demo.authority)), 700023),
-        ("another issuer", with("iss", json!("x")), 700021),
-        ("another subject", with("sub", json!("x")), 700021),
-        ("expired", with("exp", json!(now() - 1)), 700024),
-        ("too long", with("exp", json!(now() + 700)), 700024),
-        ("no end", with("exp", Value::Null), 700024),
-        ("from the future", with("nbf", json!(now() + 60)), 700024),
-    ] {
-        assert_refused(case, &redeem(&assertion).await, "invalid_client", number);
+    let browser = demo.app.browser();
+    for (page, file) in [("/graph", "src/routes/graph.rs"), ("/admin", "src/routes/admin.rs")] {
+        browser.get(demo.app.at("/logout")).await;
+        let authorize = browser.get(demo.app.at(page)).await;
+        browser.get(authorize.location()).await;
+        let callback = browser.post(authorize.location(), &[("choice", ADA)]).await;
+        browser.get(callback.location()).await;
+        browser.get(demo.app.at(page)).await;
+        let html = demo.page().await;
+        let story = Story::all(&html).remove(0);
+        let entries: Vec<_> = story.html.split("<div class=\"entry").skip(1).collect();
+        for (title, block) in [
+            ("Step 5: redirect to authorize", "build_auth_code_flow"),
+            ("Authorization request", "build_auth_code_flow"),
+            ("Step 1: session lookup", "require_authentication"),
+        ] {
+            let entry = entries.iter().find(|entry| entry.contains(title)).unwrap();
+            assert!(entry.contains(&format!("<code>{file}</code>")), "{page}: {title}");
+            assert!(entry.contains(&format!("<code>{block}</code>")), "{page}: {title}");
+        }
+        // Each line of a block is a line of the file.
+        let source = read(file);
+        let lines: Vec<_> = source.lines().collect();
+        let entry = entries.iter().find(|entry| entry.contains("Step 5: ")).unwrap();
+        let numbered = entry.split("<li value=\"").skip(1);
+        for item in numbered.clone() {
+            let number: usize = item.split('"').next().unwrap().parse().unwrap();
+            let shown = text(item.split_once('>').unwrap().1.split("</li>").next().unwrap());
+            assert_eq!(shown, lines[number - 1].trim(), "{file}:{number}");
+        }
+        assert!(numbered.count() > 20);
+        let here = texts(entry, "class=\"here\">", "</li>");
+        assert!(here[0].contains("info!(\"step 5: "), "{here:?}");
     }
 }
 
@@ -492,7 +421,7 @@ async fn a_revoked_session_leads_to_a_claims_challenge_and_a_new_sign_in() {
     let (_, old) = demo.redeem(&demo.code(&[]).await, &[]).await;
     let (_, without_cp1) = demo.redeem(&demo.code(&[]).await, &[("claims", "")]).await;
     demo.press("Revoked").await;
-    assert!(demo.page().await.contains("Active: Revoke all sessions."));
+    assert!(demo.page().await.contains("Waiting to happen: Revoke all sessions"));
 
     // Tokens from before do not work, unless the app cannot answer a challenge.
     let page = demo.graph(&bearer(&old)).await;
@@ -502,35 +431,59 @@ async fn a_revoked_session_leads_to_a_claims_challenge_and_a_new_sign_in() {
     let refused = demo.refresh(&old["refresh_token"], &[]).await;
     assert_refused("revoked", &refused, "invalid_grant", 50173);
     assert_eq!(refused.1["suberror"], "bad_token");
+    // The fault has worked.
+    assert!(!demo.page().await.contains("Waiting to happen"));
 
     // The app answers the challenge. Single sign-on has ended.
     let authorize = browser.get(demo.app.at("/graph")).await;
     assert_eq!(browser.get(authorize.location()).await.status, 200, "the sign-in page");
-    browser.sign_in(&demo.app, "/graph", ADA).await;
+    let callback = browser.post(authorize.location(), &[("choice", ADA)]).await;
+    browser.get(callback.location()).await;
     assert_eq!(browser.get(demo.app.at("/graph")).await.status, 200);
+    // The refusal is in the same story as the sign-in that it caused.
     let page = demo.page().await;
-    for text in ["answers a claims challenge", "claims, decoded from Base64", "AADSTS50173: "] {
-        assert!(page.contains(text), "{text}");
-    }
+    let story = Story::all(&page).remove(0);
+    let title = "Ada Example signed in again, after a claims challenge, and opened /graph";
+    assert_eq!(story.title(), title);
+    let steps = [1, 2, 3, 5, 6, 7, 8, 9, 1, 2, 3].map(|step| format!("{step} done"));
+    assert_eq!(story.ticks(), steps);
+    assert!(story.html.contains("claims, decoded from Base64"));
 }
 
 #[tokio::test]
-async fn a_wrong_id_token_is_refused_once() {
+async fn a_wrong_id_token_is_refused_once_and_the_page_names_the_block() {
     let demo = Demo::start(&[]).await;
     let browser = demo.app.browser();
     browser.sign_in(&demo.app, "/graph", ADA).await;
-    for (fault, label, check) in [
-        ("UnknownKey", "Sign the next ID token with an unknown key", "signing key is unknown"),
-        ("OtherAudience", "Issue the next ID token for another app", "InvalidAudience"),
-        ("OtherNonce", "Change the nonce of the next ID token", "nonce of another"),
+    for (fault, label, message, block) in [
+        (
+            "UnknownKey",
+            "Sign the next ID token with an unknown key",
+            "signing key is unknown",
+            "signing_keys",
+        ),
+        (
+            "OtherAudience",
+            "Issue the next ID token for another app",
+            "InvalidAudience",
+            "validate_id_token",
+        ),
+        ("OtherNonce", "Change the nonce of the next ID token", "nonce of another", "check_nonce"),
     ] {
         demo.press(fault).await;
         browser.get(demo.app.at("/logout")).await;
-        let page = demo.single_sign_on(&browser, "/graph").await;
-        page.assert_error(401, check);
+        demo.single_sign_on(&browser, "/graph").await.assert_error(401, message);
         let page = demo.page().await;
-        assert!(page.contains(&format!("You asked for this: {label}.")), "{fault}");
-        assert!(!page.contains("Active:"), "{fault}");
+        let story = Story::all(&page).remove(0);
+        let title = "Sign-in refused at step 8; the ID token says Ada Example; nobody is signed in";
+        assert_eq!(story.title(), title, "{fault}");
+        let ticks = ["1 done", "5 done", "6 done", "7 done", "8 stopped", "9 missing"];
+        assert_eq!(story.ticks(), ticks, "{fault}");
+        assert_eq!(story.refused_by().0, block, "{fault}");
+        assert!(story.html.contains(&format!("You asked for this: {label}.")), "{fault}");
+        // The value that does not agree with an earlier one.
+        assert!(story.html.contains("class=\"differs\""), "{fault}");
+        assert!(!page.contains("Waiting to happen"), "{fault}");
         assert_eq!(demo.single_sign_on(&browser, "/graph").await.location(), "/graph", "{fault}");
     }
 }
@@ -539,11 +492,13 @@ async fn a_wrong_id_token_is_refused_once() {
 async fn a_tenant_that_fails_is_an_error_page_once() {
     let demo = Demo::start(&[]).await;
     let browser = demo.app.browser();
+    let newest = async || Story::all(&demo.page().await).remove(0);
     // Without tokens, the sign-in cannot be completed.
     demo.press("Unavailable").await;
     let callback = browser.choose(&demo.app, "/graph", ADA).await;
     browser.get(callback.location()).await.assert_error(502, "AADSTS90033");
     assert!(demo.app.log().contains("the token endpoint answered 503"));
+    assert_eq!(newest().await.title(), "Sign-in failed at step 7; nobody is signed in");
     browser.sign_in(&demo.app, "/graph", ADA).await;
     // The app waits for a slow profile for 15 seconds.
     for (fault, text) in [
@@ -552,6 +507,13 @@ async fn a_tenant_that_fails_is_an_error_page_once() {
     ] {
         demo.press(fault).await;
         browser.get(demo.app.at("/graph")).await.assert_error(502, text);
+        let story = newest().await;
+        let title = "GET /graph failed at step 3 for Ada Example: 502 Bad Gateway";
+        assert_eq!(
+            (story.title(), story.ticks()[2].as_str()),
+            (title.into(), "3 stopped"),
+            "{fault}"
+        );
         assert_eq!(browser.get(demo.app.at("/graph")).await.status, 200, "{fault}");
     }
     // An access token that is refused leads to another sign-in.
@@ -561,98 +523,135 @@ async fn a_tenant_that_fails_is_an_error_page_once() {
     demo.app.edit_session(|session| session["token_cache"]["expires_on"] = (now() + 200).into());
     demo.press("Unavailable").await;
     browser.get(demo.app.at("/graph")).await.assert_error(502, "AADSTS90033");
-    let page = demo.page().await;
-    for title in ["No response", "Refresh error"] {
-        assert!(page.contains(&format!("<h4>{title}</h4>")), "{title}");
+    assert!(newest().await.entries().contains(&"Refresh error".to_owned()));
+    // The profile of the fault `Slow` came when nobody waited for it.
+    until_late(&demo).await;
+}
+
+/// Waits until the page says that an answer came too late.
+async fn until_late(demo: &Demo) {
+    let started = std::time::Instant::now();
+    while !demo.page().await.contains("This came too late.") {
+        assert!(started.elapsed() < PATIENCE);
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
-    // If the refresh token is refused, the app asks for another sign-in.
+}
+
+#[tokio::test]
+async fn a_short_access_token_is_refreshed_and_a_refused_refresh_leads_to_a_sign_in() {
+    let demo = Demo::start(&[]).await;
+    let browser = demo.app.browser();
+    demo.press("ShortToken").await;
+    assert_eq!(browser.sign_in(&demo.app, "/graph", ADA).await.status, 200);
+    let page = demo.page().await;
+    let story = Story::all(&page).remove(0);
+    assert!(story.entries().contains(&"Refreshed tokens".to_owned()), "{:?}", story.entries());
+
     demo.press("NoRefresh").await;
-    demo.app.edit_session(|session| session["token_cache"]["expires_on"] = 0.into());
-    demo.app.edit_session(|session| session["user"]["signed_in_on"] = (now() - 300).into());
+    browser.get(demo.app.at("/logout")).await;
+    demo.single_sign_on(&browser, "/graph").await;
+    // This visit to /graph begins with step 1 and ends with another sign-in.
     assert_eq!(demo.single_sign_on(&browser, "/graph").await.location(), "/graph");
     assert!(demo.app.log().contains("step 5: the refresh token was refused"));
     assert_eq!(browser.get(demo.app.at("/graph")).await.status, 200);
+    let page = demo.page().await;
+    let story = Story::all(&page).remove(0);
+    let steps = [1, 2, 5, 6, 7, 8, 9, 1, 2, 3].map(|step| format!("{step} done"));
+    assert_eq!(story.ticks(), steps);
+    assert!(!page.contains("Waiting to happen"));
 }
 
+/// Many browsers sign in at the same time. Each log line must be in the story of its browser.
+#[tokio::test(flavor = "multi_thread")]
+async fn at_many_browsers_at_once_no_line_stands_in_the_wrong_story() {
+    let demo = Demo::start(&[]).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let (browser, url) = (demo.app.browser(), demo.app.url.clone());
+        tasks.spawn(async move {
+            let (path, user) = if number % 2 == 0 { ("/graph", ADA) } else { ("/admin", BEN) };
+            let authorize = browser.get(format!("{url}{path}")).await;
+            let callback = browser.post(authorize.location(), &[("choice", user)]).await;
+            browser.get(callback.location()).await;
+            browser.get(format!("{url}{path}")).await;
+        });
+    }
+    tasks.join_all().await;
+    let page = demo.page().await;
+    let stories = Story::all(&page);
+    let titles: Vec<_> = stories.iter().map(|story| (story.title(), story.entries())).collect();
+    assert_eq!(stories.len(), 8, "{titles:#?}");
+    for story in stories {
+        let is_ada = story.title().contains("Ada Example");
+        let (title, last) = if is_ada {
+            ("Ada Example signed in, and opened /graph", &["2 done", "3 done"][..])
+        } else {
+            ("GET /admin refused at step 4 for Ben Example: 403 Forbidden", &["4 stopped"][..])
+        };
+        assert_eq!(story.title(), title);
+        let first = ["1 done", "5 done", "6 done", "7 done", "8 done", "9 done", "1 done"];
+        assert_eq!(story.ticks(), [&first, last].concat());
+        let oid = if is_ada { "3d9f6a20-7b18" } else { "c51e0b94-26fd" };
+        let lines = texts(&story.html, "<p class=\"log\">", "</p>");
+        let signed_in = lines.iter().find(|line| line.starts_with("step 9: ")).unwrap();
+        assert!(signed_in.contains(oid), "{signed_in}");
+        // Each request of the app is in the visit that caused it.
+        let count = |title: &str| story.entries().iter().filter(|entry| *entry == title).count();
+        assert_eq!([count("Token request"), count("Request for the signing keys")], [1, 1]);
+        assert_eq!(count("Call to Microsoft Graph"), usize::from(is_ada));
+    }
+}
+
+/// The lines come from the log, so they have no secret. The page must not show cookies of the app
+/// either, because whoever has one is signed in.
 #[tokio::test]
-async fn only_forms_of_the_page_itself_are_accepted() {
+async fn the_page_shows_no_cookie_of_the_app_and_only_lines_of_the_log() {
     let demo = Demo::start(&[]).await;
     let browser = demo.app.browser();
-    let own = demo.recorder.trim_end_matches('/');
-    for (path, form) in [("faults", ("fault", "Revoked")), ("certificates", ("certificate", "x"))] {
-        let url = format!("{}{path}", demo.recorder);
-        for (origin, site) in [
-            ("https://evil.example", "cross-site"),
-            (&demo.app.url, "same-site"),
-            (&own.replace("localhost", "127.0.0.1"), "same-origin"),
-            (own, "same-site"),
-        ] {
-            let request = browser.client.post(&url).form(&[form]).header("Origin", origin);
-            let page = browser.send(request.header("Sec-Fetch-Site", site)).await;
-            assert_eq!(page.status, 403, "{path}: {origin}, {site}");
-        }
-        assert_eq!(browser.post(&url, &[form]).await.status, 403, "{path}: no origin");
-        // GET changes nothing.
-        browser.get(format!("{url}?{}={}", form.0, form.1)).await;
-    }
-    assert!(!demo.page().await.contains("Active:"));
-    assert_eq!(demo.send_form("faults", "fault", "unknown").await.status, 400);
-    // A name that an attacker chose for this address leads to the page's own name.
-    let request = browser.client.get(&demo.recorder).header("Host", "evil.example");
-    assert_eq!(browser.send(request).await.location(), demo.recorder);
-    let page = browser.get(&demo.recorder).await;
-    let policy = page.headers["content-security-policy"].to_str().unwrap();
-    assert!(policy.starts_with("default-src 'none'; style-src 'self';"), "{policy}");
-    assert!(!page.body.contains("<script") && !page.body.contains("style="));
-}
-
-#[tokio::test]
-async fn the_page_explains_each_message_and_each_parameter() {
-    let demo = Demo::start(&[("SSO_LOGOUT", "true")]).await;
-    let browser = demo.app.browser();
-    assert!(demo.page().await.contains("No messages yet."));
     let authorize = browser.get(demo.app.at("/graph")).await;
-    browser.get(authorize.location()).await;
     let callback = browser.post(authorize.location(), &[("choice", ADA)]).await;
-    browser.get(callback.location()).await;
+    let signed_in = browser.get(callback.location()).await;
     browser.get(demo.app.at("/graph")).await;
-    demo.app.edit_session(|session| session["token_cache"]["expires_on"] = 0.into());
-    browser.get(demo.app.at("/graph")).await;
-    let logout = browser.get(demo.app.at("/logout")).await;
-    assert_eq!(browser.get(logout.location()).await.location(), demo.app.at("/"));
     let page = demo.page().await;
-    // The order in which it happened. Demo::start signed in before, so the app has the keys.
-    let titles = page.split("<h4>").skip(1).map(|rest| rest.split("</h4>").next().unwrap());
-    let expected = "Authorization request, Sign-in page, Choice of a user, \
-        Redirect with the code, Token request, Token response, \
-        Request for the signing keys, Signing keys, \
-        Call to Microsoft Graph, Response of Microsoft Graph, Refresh request, Refreshed tokens, \
-        Call to Microsoft Graph, Response of Microsoft Graph, \
-        Sign-out request, Redirect after the sign-out";
-    assert_eq!(Vec::from_iter(titles).join(", "), expected);
-    for step in [2, 3, 5, 6, 7] {
-        assert!(page.contains(&format!("<strong>Step {step}: ")), "step {step}");
+    let cookies = [authorize.cookies(), signed_in.cookies()].concat();
+    let names: Vec<_> = cookies.iter().map(|cookie| cookie.split_once('=').unwrap()).collect();
+    assert!(names.iter().any(|(name, _)| *name == "rust-webapp-session"), "{names:?}");
+    for (name, value) in names.into_iter().filter(|(_, value)| !value.is_empty()) {
+        assert!(page.contains(name), "{name}");
+        assert!(!page.contains(value), "the value of {name}");
     }
-    assert!(page.contains("Signature: RS256 with key ") && page.contains("claims, as JSON"));
-
-    // A newer sign-in is above, and is the one that is open.
-    let declined = browser.choose(&demo.app, "/graph", "decline").await;
-    browser.get(declined.location()).await.assert_error(403, "access_denied: AADSTS65004");
-    let page = demo.page().await;
-    let newest = page.find("<h3>Sign-in that failed</h3>").unwrap();
-    assert!(newest < page.find("<h3>Sign-in of Ada Example</h3>").unwrap());
-    assert_eq!(page.matches("<details class=\"sign-in\" open>").count(), 1);
-    assert!(page.contains("1 refused") && page.contains("AADSTS65004: The user declined"));
+    let log = demo.app.log();
+    let lines = texts(&page, "<p class=\"log\">", "</p>");
+    assert!(lines.len() > 8);
+    for line in lines {
+        assert!(log.contains(&line), "{line}");
+    }
 }
 
 #[tokio::test]
-async fn each_marker_and_each_step_on_the_page_is_in_the_handlers() {
-    let table = read("src/demo_tenant/explanations.rs");
-    let rows = table.lines().filter_map(|line| line.trim().strip_prefix("About(\""));
+async fn the_curl_commands_work() {
+    let demo = Demo::start(&[]).await;
+    demo.app.browser().sign_in(&demo.app, "/graph", ADA).await;
+    let page = demo.page().await;
+    let commands = texts(&page, "with curl</summary>", "</details>");
+    assert_eq!(commands.len(), 2, "{commands:?}");
+    for (command, expected) in commands.iter().zip(["\"access_token\":", ADA]) {
+        let mut shell = tokio::process::Command::new("sh");
+        let output =
+            shell.args(["-c", command]).env("NO_PROXY", "localhost").output().await.unwrap();
+        let answer = String::from_utf8(output.stdout).unwrap();
+        assert!(answer.contains(expected), "{command}\n{answer}");
+    }
+}
+
+#[test]
+fn each_marker_and_each_step_on_the_page_is_in_the_code() {
+    let table = read("demo-tenant/src/page/explanations.rs");
+    let rows = table.lines().filter_map(|line| line.trim().strip_prefix("about(\""));
     let rows: Vec<Vec<_>> = rows.map(|row| row.split(", ").collect()).collect();
     assert_eq!(rows.len(), 26);
     for row in rows {
-        let [_, _, _, file, marker] = row[..] else { panic!("{row:?}") };
+        let [_, _, file, marker, ..] = row[..] else { panic!("{row:?}") };
         if file == "\"\"" {
             continue;
         }
@@ -660,38 +659,113 @@ async fn each_marker_and_each_step_on_the_page_is_in_the_handlers() {
         let marker = marker.trim_matches(['"', ',']);
         assert!(read(&file).contains(&format!("// <ms_docref_{marker}>\n")), "{file}: {marker}");
     }
+    assert!(read("src/server.rs").contains("// <ms_docref_session_cookie>\n"));
     let handlers =
         ["admin", "auth_redirect", "graph"].map(|name| read(&format!("src/routes/{name}.rs")));
     let code = handlers.join("\n").to_lowercase();
-    let (_, names) = table.split_once("STEPS: [&str; 10] = [\n    \"\",\n").unwrap();
-    for (number, name) in (1..10).zip(names.lines()) {
-        let name = name.trim().trim_matches(['"', ',']).to_lowercase();
-        let comments = [": ", ", "].map(|separator| format!("step {number}{separator}{name}"));
-        assert!(comments.iter().any(|comment| code.contains(comment)), "{comments:?}");
+    let (_, steps) = table.split_once("STEPS: [Step; 10] = [\n").unwrap();
+    let names = steps.lines().filter_map(|line| line.trim().strip_prefix("step(\"")).skip(1);
+    assert_eq!(names.clone().count(), 9);
+    for (number, name) in (1..).zip(names) {
+        let comment = format!("// step {number}: {}", name.trim_end_matches("\",").to_lowercase());
+        assert!(code.contains(&comment), "{comment}");
     }
 }
 
+/// Each attack is refused by the block that its row names, and its control succeeds.
 #[tokio::test]
-async fn the_page_shows_at_most_a_hundred_messages_and_escapes_what_is_in_them() {
+async fn each_attack_is_refused_by_its_block_and_its_control_succeeds() {
     let demo = Demo::start(&[]).await;
     let browser = demo.app.browser();
-    let markup = "<script>'</script><b>&amp;";
-    for visit in 0..60 {
-        let state = format!("{visit}{markup}");
-        browser.get(demo.authorize(&[("state", &state), (markup, markup)])).await;
+    let refused = "The app answered 400. This sign-in was not started in this browser";
+    for (attack, step, answer, block, control) in [
+        ("link", 6, refused, "find_auth_code_flow", "302, redirect to /graph"),
+        (
+            "code",
+            7,
+            "400. Sign in again. invalid_grant: AADSTS501481",
+            "redeem_auth_code",
+            "302, redirect to /graph",
+        ),
+        (
+            "nonce",
+            8,
+            "401. The ID token is not valid: it has the nonce of another sign-in",
+            "check_nonce",
+            "302, redirect to /graph",
+        ),
+        ("role", 8, "401. The ID token is not valid: InvalidSignature", "validate_id_token", "200"),
+        (
+            "none",
+            8,
+            "401. The ID token is not valid: JSON error: unknown variant `none`",
+            "id_token_header",
+            "200",
+        ),
+        ("hmac", 8, "401. The ID token is not valid: InvalidAlgorithm", "validate_id_token", "200"),
+        (
+            "twice",
+            7,
+            "400. Sign in again. invalid_grant: AADSTS54005",
+            "redeem_auth_code",
+            "302, redirect to /graph",
+        ),
+        (
+            "issuer",
+            6,
+            "400. Another tenant answered.",
+            "response_issuer",
+            "302, redirect to /graph",
+        ),
+        ("return", 9, "302, redirect to /.", "redirect_after_sign_in", "302, redirect to /graph"),
+    ] {
+        let page = demo.send_form("attacks", "attack", attack).await;
+        let result = page.location().trim_start_matches('/');
+        let page = browser.get(format!("{}{result}", demo.recorder)).await.body;
+        let (_, result) = page.split_once("id=\"attempt\"").unwrap();
+        let (result, _) = result.split_once("</section>").unwrap();
+        let shown = text(result);
+        assert!(shown.contains("The attack failed: "), "{attack}: {shown}");
+        assert!(shown.contains(&format!("✓ Step {step} (")), "{attack}: {shown}");
+        assert!(shown.contains(answer), "{attack}: {shown}");
+        assert!(
+            result.contains(&format!("<span><code>{block}</code></span>")),
+            "{attack}: {shown}"
+        );
+        assert!(shown.contains("✓ Control."), "{attack}: {shown}");
+        assert!(shown.contains(&format!("It succeeded: the app answered {control}.")), "{attack}");
+        // The page of the stolen code shows both hashes, and that of the replay both values.
+        let differs = ["code", "nonce"].contains(&attack);
+        assert!(!differs || page.contains("class=\"differs\""), "{attack}");
     }
-    demo.redeem(markup, &[]).await;
-    demo.graph(&format!("Bearer {markup}")).await;
-    browser.get(demo.authorize(&[("redirect_uri", markup)])).await;
-    let unknown_tenant = format!("{}%3Cb%3E/v2.0/.well-known/openid-configuration", demo.recorder);
-    let page = browser.get(unknown_tenant).await;
-    let refused = (page.status, json_of(&page));
-    assert_refused("an unknown tenant", &refused, "invalid_tenant", 90002);
-    let page = browser.get(&demo.recorder).await.body;
-    assert_eq!(page.matches("<li class=\"re").count(), 100);
-    assert!(!page.contains("<script") && !page.contains("<b>"));
-    for text in ["AADSTS50011: ", "AADSTS70000: ", "AADSTS90002: ", "<code>59&lt;script&gt;"] {
-        assert!(page.contains(text), "{text}");
+    // None of this is in the user's own browser.
+    assert_eq!(browser.get(demo.app.at("/")).await.user(), None);
+}
+
+/// README and the file from which the registration is created say the same.
+#[test]
+fn the_app_registration_is_the_one_of_the_readme() {
+    let registration: Value = serde_json::from_str(&read("docs/app_registration.json")).unwrap();
+    let readme = read("README.md");
+    let rows: Vec<_> = readme.lines().filter(|line| line.trim().starts_with('|')).collect();
+    for (setting, value) in [
+        ("**Name**", &registration["displayName"]),
+        ("**Redirect URI**", &registration["web"]["redirectUris"][0]),
+    ] {
+        let row = rows.iter().find(|row| row.contains(setting)).unwrap();
+        assert!(row.contains(&format!("`{}`", value.as_str().unwrap())), "{row}");
     }
-    assert!(!page.contains("<code>0&lt;script&gt;"), "the oldest messages are gone");
+    let role = &registration["appRoles"][0];
+    let home_page = &registration["web"]["redirectUris"][1];
+    let optional_claim = &registration["optionalClaims"]["idToken"][0]["name"];
+    for value in [&role["displayName"], &role["value"], home_page, optional_claim] {
+        assert!(readme.contains(&format!("`{}`", value.as_str().unwrap())), "{value}");
+    }
+    assert!(readme.contains("**Single tenant only**") && readme.contains("**User.Read**"));
+    assert_eq!(registration["signInAudience"], "AzureADMyOrg");
+    assert_eq!(registration["isFallbackPublicClient"], false);
+    assert_eq!(registration["web"]["homePageUrl"], *home_page);
+    let grants = json!({ "enableIdTokenIssuance": false, "enableAccessTokenIssuance": false });
+    assert_eq!(registration["web"]["implicitGrantSettings"], grants);
+    assert_eq!(role["allowedMemberTypes"], json!(["User"]));
 }
