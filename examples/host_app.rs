@@ -1,11 +1,12 @@
 //! Another app that uses the route files of this repository as they are.
 //!
 //! It shows what a handler needs from the app around it: a `Settings` with the fields that the
-//! handlers read, four values in `Data`, the session middleware, and a template. The app reads
-//! CLIENT_ID, CLIENT_CREDENTIAL, AUTHORITY, REDIRECT_URI and ENDPOINT from `.env` or the
-//! environment. Start it with `cargo run --example host_app`.
+//! handlers read, four values in `Data`, the session middleware, and a template. Start it with
+//! `cargo run --example host_app`, and open http://localhost:5002/. It starts the demo tenant,
+//! unless CLIENT_ID, CLIENT_CREDENTIAL and AUTHORITY are in `.env` or the environment.
 
 use std::env;
+use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use actix_web::middleware::{DefaultHeaders, from_fn};
 use actix_web::web::{Data, Html, get};
 use actix_web::{App, HttpServer};
 use anyhow::Context as _;
+use demo_tenant::Registration;
 use reqwest::Client;
 use reqwest::redirect::Policy;
 use tera::Tera;
@@ -75,18 +77,29 @@ async fn main() -> anyhow::Result<()> {
     // The log shows the steps of the handlers, and the causes of errors.
     tracing_subscriber::fmt().init();
     let variable = |name| env::var(name).with_context(|| format!("{name} is missing"));
-    let client_id = variable("CLIENT_ID")?;
-    let client_credential = variable("CLIENT_CREDENTIAL")?;
-    let client_credential = ClientCredential::load(&client_id, &client_credential)?;
-    let redirect_uri = Url::parse(&variable("REDIRECT_URI")?)?;
+    let or_default = |name, default: &str| env::var(name).unwrap_or_else(|_| default.to_owned());
+    let redirect_uri = or_default("REDIRECT_URI", "http://localhost:5002/auth/redirect");
+    let redirect_uri = Url::parse(&redirect_uri)?;
     let port = redirect_uri.port_or_known_default().context("REDIRECT_URI has no port")?;
-    let endpoint = env::var("ENDPOINT");
-    let endpoint = endpoint.as_deref().unwrap_or("https://graph.microsoft.com/v1.0/me");
+    let registration = if env::var_os("CLIENT_ID").is_some() {
+        Registration {
+            client_id: variable("CLIENT_ID")?,
+            client_secret: variable("CLIENT_CREDENTIAL")?,
+            authority: variable("AUTHORITY")?,
+            endpoint: or_default("ENDPOINT", "https://graph.microsoft.com/v1.0/me").parse()?,
+            page: String::new(),
+        }
+    } else {
+        let listener = TcpListener::bind(("127.0.0.1", port.saturating_add(1)))
+            .or_else(|_| TcpListener::bind("127.0.0.1:0"))?;
+        demo_tenant::start(vec![listener], &redirect_uri, 3600, &[])?
+    };
+    let Registration { client_id, client_secret, authority, endpoint, .. } = registration;
     let settings = Data::new(Settings {
+        client_credential: ClientCredential::load(&client_id, &client_secret)?,
         client_id,
-        client_credential,
         scope: "https://graph.microsoft.com/User.Read".to_owned(),
-        endpoint: Url::parse(endpoint)?,
+        endpoint,
         redirect_uri,
         sso_logout: false,
     });
@@ -95,7 +108,6 @@ async fn main() -> anyhow::Result<()> {
 
     let http = Client::builder().timeout(Duration::from_secs(15)).redirect(Policy::none());
     let http = Data::new(http.build()?);
-    let authority = variable("AUTHORITY")?;
     let metadata = http.get(format!("{authority}/v2.0/.well-known/openid-configuration"));
     let metadata = metadata.send().await?.error_for_status()?.json::<OpenIdMetadata>().await?;
     let metadata = Data::new(metadata);

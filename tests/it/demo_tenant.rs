@@ -769,3 +769,33 @@ fn the_app_registration_is_the_one_of_the_readme() {
     assert_eq!(registration["web"]["implicitGrantSettings"], grants);
     assert_eq!(role["allowedMemberTypes"], json!(["User"]));
 }
+
+#[tokio::test]
+async fn the_example_app_starts_the_demo_tenant_if_it_has_no_tenant() {
+    // Cargo builds examples before it runs tests.
+    let program = std::env::current_exe().unwrap();
+    let program = program.parent().unwrap().with_file_name("examples").join("host_app");
+    let listener = std::net::TcpListener::bind("localhost:0").unwrap();
+    let url = format!("http://localhost:{}", listener.local_addr().unwrap().port());
+    drop(listener);
+    let folder = TempDir::new().unwrap();
+    let mut command = tokio::process::Command::new(&program);
+    for key in ["CLIENT_ID", "CLIENT_CREDENTIAL", "AUTHORITY", "ENDPOINT"] {
+        command.env_remove(key);
+    }
+    command.env("NO_PROXY", "localhost").env("REDIRECT_URI", format!("{url}/auth/redirect"));
+    command.current_dir(folder.path()).stdout(std::process::Stdio::null()).kill_on_drop(true);
+    let mut app = command.spawn().unwrap();
+    let browser = Browser::new(Secrets::default());
+    let started = std::time::Instant::now();
+    while browser.try_send(browser.client.get(&url)).await.is_err() {
+        assert!(app.try_wait().unwrap().is_none() && started.elapsed() < PATIENCE);
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let authorize = browser.get(format!("{url}/graph")).await;
+    let callback = browser.post(authorize.location(), &[("choice", ADA)]).await;
+    assert_eq!(browser.get(callback.location()).await.location(), "/graph");
+    let page = browser.get(format!("{url}/graph")).await;
+    assert!(page.body.contains("Hello Ada Example"), "{}", page.body);
+    app.kill().await.unwrap();
+}
