@@ -65,7 +65,12 @@ pub struct App {
 
 /// The app as a command, without settings of this process.
 pub fn command(folder: &Path, settings: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rust-webapp"));
+    command_of(Path::new(env!("CARGO_BIN_EXE_rust-webapp")), folder, settings)
+}
+
+/// Another build of the app as a command.
+fn command_of(program: &Path, folder: &Path, settings: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(program);
     command.current_dir(folder).stdin(Stdio::null()).env_remove("RUST_LOG");
     for key in default_settings().keys() {
         command.env_remove(key);
@@ -124,10 +129,25 @@ impl App {
 
     /// Starts the app in a folder that may contain a log and sessions of an earlier start.
     pub async fn start_in(folder: Arc<TempDir>, settings: &[(&str, &str)]) -> Self {
+        let command = command(folder.path(), settings);
+        Self::start_command(command, folder, settings).await
+    }
+
+    /// Starts another build of the app.
+    pub async fn start_program(program: &Path) -> Self {
+        let folder = Arc::new(TempDir::new().unwrap());
+        let command = command_of(program, folder.path(), &[]);
+        Self::start_command(command, folder, &[]).await
+    }
+
+    async fn start_command(
+        mut command: Command,
+        folder: Arc<TempDir>,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let log = fs::OpenOptions::new().create(true).append(true).open(folder.path().join("log"));
         let log = log.unwrap();
         let before = written_log(folder.path()).len();
-        let mut command = command(folder.path(), settings);
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let secrets = Secrets::default();
         for (key, value) in settings {

@@ -22,3 +22,5 @@ mod redis;
 mod sessions;
 mod settings;
 mod sign_in;
+#[cfg(feature = "demo-tenant")]
+mod step_up;
