@@ -1,8 +1,10 @@
-//! How this app authenticates at the token endpoint: with a client secret or a certificate.
+//! How this app authenticates at the token endpoint: with a client secret, a certificate, or a
+//! federated credential.
 //!
 //! Specifications: RFC 7523, OpenID Connect Core 1.0 section 9 (`private_key_jwt`).
 
 use std::fs;
+use std::path::PathBuf;
 
 use actix_web::cookie::time::OffsetDateTime;
 use actix_web::error::{Error, ErrorInternalServerError};
@@ -16,7 +18,15 @@ use url::Url;
 
 use crate::protocol::ClientCredential;
 
-/// Signs client assertions, which take the place of a client secret.
+/// Makes client assertions, which take the place of a client secret.
+pub enum ClientAssertion {
+    /// This app signs them with the key of its certificate.
+    Certificate(Certificate),
+    /// The platform on which this app runs signs them (federated credential). It writes them into
+    /// this file, and replaces each before it expires.
+    TokenFile(PathBuf),
+}
+
 pub struct Certificate {
     client_id: String,
     private_key: EncodingKey,
@@ -26,26 +36,45 @@ pub struct Certificate {
 }
 
 impl ClientCredential {
-    /// Takes the value of a client secret, or `file:` and the path of a PEM file.
+    /// Takes the value of a client secret, or `file:` and the path of a PEM file or a token file.
     pub fn load(client_id: &str, setting: &str) -> anyhow::Result<Self> {
         let Some(path) = setting.strip_prefix("file:") else {
             return Ok(Self::Secret(setting.to_owned()));
         };
+        let text = fs::read(path).with_context(|| format!("{setting:?}"))?;
+        // The header of a JSON Web Token can be read without a key.
+        if jsonwebtoken::decode_header(text.trim_ascii()).is_ok() {
+            return Ok(Self::Assertion(ClientAssertion::TokenFile(path.into())));
+        }
         let (private_key, thumbprint) =
-            load_certificate(path).with_context(|| format!("{setting:?}"))?;
+            load_certificate(&text).with_context(|| format!("{setting:?}"))?;
         let client_id = client_id.to_owned();
-        Ok(Self::Certificate(Certificate { client_id, private_key, thumbprint }))
+        let certificate = Certificate { client_id, private_key, thumbprint };
+        Ok(Self::Assertion(ClientAssertion::Certificate(certificate)))
     }
 }
 
-impl Certificate {
+impl ClientAssertion {
     /// The parameter `client_assertion_type`.
     pub fn assertion_type(&self) -> String {
         "urn:ietf:params:oauth:client-assertion-type:jwt-bearer".to_owned()
     }
 
-    /// The parameter `client_assertion`: a new one for each request, valid for five minutes.
-    pub fn sign_assertion(&self, token_endpoint: &Url) -> Result<String, Error> {
+    /// The parameter `client_assertion`, for one request.
+    pub fn make(&self, token_endpoint: &Url) -> Result<String, Error> {
+        match self {
+            Self::Certificate(certificate) => certificate.sign(token_endpoint),
+            Self::TokenFile(path) => {
+                let token = fs::read_to_string(path).map_err(ErrorInternalServerError)?;
+                Ok(token.trim().to_owned())
+            }
+        }
+    }
+}
+
+impl Certificate {
+    /// A new client assertion, valid for five minutes.
+    fn sign(&self, token_endpoint: &Url) -> Result<String, Error> {
         let now = OffsetDateTime::now_utc().unix_timestamp();
         let mut header = Header::new(PS256);
         header.x5t_s256 = Some(self.thumbprint.clone());
@@ -61,9 +90,10 @@ impl Certificate {
     }
 }
 
-/// Reads the private key from a PEM file, and the thumbprint of the certificate that fits it.
-fn load_certificate(path: &str) -> anyhow::Result<(EncodingKey, String)> {
-    let parts = pem::parse_many(fs::read(path)?)?;
+/// Reads the private key from the text of a PEM file, and the thumbprint of the certificate that fits
+/// it.
+fn load_certificate(text: &[u8]) -> anyhow::Result<(EncodingKey, String)> {
+    let parts = pem::parse_many(text)?;
     let key = parts.iter().find(|part| part.tag().ends_with("PRIVATE KEY"));
     let Some(key) = key else { bail!("the file contains no private key; add it as PEM") };
     if key.tag().starts_with("ENCRYPTED") || key.headers().get("DEK-Info").is_some() {

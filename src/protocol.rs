@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use crate::client_credential::Certificate;
+use crate::client_credential::ClientAssertion;
 
 /// The addresses of the tenant. The app requests them when it starts.
 #[derive(Deserialize)]
@@ -33,8 +33,8 @@ pub struct OpenIdMetadata {
 pub enum ClientCredential {
     /// The value of a client secret.
     Secret(String),
-    /// A certificate, which the tenant knows. Only this app has its private key.
-    Certificate(Certificate),
+    /// A client assertion: a short signed statement, which is new in each request.
+    Assertion(ClientAssertion),
 }
 
 /// What steps 6 to 9 need to know about a sign-in. Step 5 keeps it in a cookie, which is

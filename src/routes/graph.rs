@@ -91,13 +91,12 @@ pub async fn graph(
                 ("claims", serde_json::to_string(&requested_claims)?),
             ];
             // Prove that this app sends the request: with the client secret, or with a
-            // client assertion, a short statement that is signed with the key of a
-            // certificate.
+            // client assertion, a short signed statement from client_credential.rs.
             match &settings.client_credential {
                 ClientCredential::Secret(secret) => form.push(("client_secret", secret.clone())),
-                ClientCredential::Certificate(certificate) => form.extend([
-                    ("client_assertion_type", certificate.assertion_type()),
-                    ("client_assertion", certificate.sign_assertion(&metadata.token_endpoint)?),
+                ClientCredential::Assertion(assertion) => form.extend([
+                    ("client_assertion_type", assertion.assertion_type()),
+                    ("client_assertion", assertion.make(&metadata.token_endpoint)?),
                 ]),
             }
             let unavailable = |err: reqwest::Error| {

@@ -23,7 +23,7 @@ pub fn client_credential(client_id: &str, text: &str) -> Result<ClientCredential
     ensure!(
         text.trim() == text && !is_guid(text),
         "accepted is the Value of a client secret (a GUID is the Secret ID; use the Value), or \
-         file: and the path of a PEM file"
+         file: and the path of a PEM file or a token file"
     );
     ClientCredential::load(client_id, text)
 }

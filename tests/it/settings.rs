@@ -6,9 +6,9 @@ use std::net::TcpListener;
 use std::sync::{Arc, LazyLock};
 
 use base64::prelude::*;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use rcgen::{Certificate, CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
@@ -577,6 +577,54 @@ async fn with_a_certificate_the_app_signs_a_new_client_assertion_for_each_token_
         assert!(token.claims["nbf"].as_i64().unwrap() <= now(), "{}", token.claims);
         assert!(ids.insert(token.claims["jti"].to_string()), "{}", token.claims);
     }
+}
+
+/// The tenant trusts the key of the cluster on which the app runs. The cluster writes a token into
+/// a file, and replaces it.
+#[tokio::test]
+async fn with_a_federated_credential_the_app_sends_the_token_that_is_in_the_file_now() {
+    let (cluster_key, certificate) = &RSA[0];
+    let cluster_key = EncodingKey::from_rsa_pem(cluster_key.serialize_pem().as_bytes()).unwrap();
+    let (issuer, subject) = ("https://cluster.example/", "system:serviceaccount:example:app");
+    let sign = |id: &str| {
+        let claims = json!({
+            "iss": issuer, "sub": subject, "aud": "api://AzureADTokenExchange",
+            "jti": id, "exp": now() + 3600,
+        });
+        jsonwebtoken::encode(&Header::new(Algorithm::RS256), &claims, &cluster_key).unwrap()
+    };
+    let platform = Platform::start().await;
+    platform.on(Endpoint::Token, |answer| answer.json["expires_in"] = 1.into());
+    let folder = Arc::new(TempDir::new().unwrap());
+    let file = folder.path().join("token");
+    fs::write(&file, sign("first") + "\n").unwrap();
+    let app = platform.app_in(folder, &[("CLIENT_CREDENTIAL", "file:token")]).await;
+    let browser = app.browser();
+    assert_eq!(platform.sign_in(&app, &browser, "/graph").await.location(), "/graph");
+    fs::write(&file, sign("second")).unwrap();
+    assert_eq!(browser.get(app.at("/graph")).await.status, 200);
+
+    let public_key = DecodingKey::from_rsa_pem(certificate.pem().as_bytes()).unwrap();
+    let mut validation = Validation::new(Algorithm::RS256);
+    validation.set_audience(&["api://AzureADTokenExchange"]);
+    validation.set_issuer(&[issuer]);
+    let forms = platform.token_forms().await;
+    assert_eq!(forms.len(), 2);
+    for (form, id) in forms.iter().zip(["first", "second"]) {
+        assert!(!form.contains_key("client_secret"), "{form:?}");
+        let assertion_type = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+        assert_eq!(form["client_assertion_type"], assertion_type);
+        let assertion = &form["client_assertion"];
+        app.secrets.add(assertion.rsplit('.').next().unwrap());
+        let token = jsonwebtoken::decode::<Value>(assertion, &public_key, &validation).unwrap();
+        assert_eq!((&token.claims["jti"], &token.claims["sub"]), (&json!(id), &json!(subject)));
+    }
+
+    // Without the file, the log has the cause, and the page does not.
+    fs::remove_file(&file).unwrap();
+    let page = browser.get(app.at("/graph")).await;
+    assert_eq!(page.status, 500);
+    assert!(!page.body.contains("os error") && app.log().contains("NotFound"), "{}", page.body);
 }
 
 #[tokio::test]
