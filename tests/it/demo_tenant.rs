@@ -742,34 +742,6 @@ async fn each_attack_is_refused_by_its_block_and_its_control_succeeds() {
     assert_eq!(browser.get(demo.app.at("/")).await.user(), None);
 }
 
-/// README and the file from which the registration is created say the same.
-#[test]
-fn the_app_registration_is_the_one_of_the_readme() {
-    let registration: Value = serde_json::from_str(&read("docs/app_registration.json")).unwrap();
-    let readme = read("README.md");
-    let rows: Vec<_> = readme.lines().filter(|line| line.trim().starts_with('|')).collect();
-    for (setting, value) in [
-        ("**Name**", &registration["displayName"]),
-        ("**Redirect URI**", &registration["web"]["redirectUris"][0]),
-    ] {
-        let row = rows.iter().find(|row| row.contains(setting)).unwrap();
-        assert!(row.contains(&format!("`{}`", value.as_str().unwrap())), "{row}");
-    }
-    let role = &registration["appRoles"][0];
-    let home_page = &registration["web"]["redirectUris"][1];
-    let optional_claim = &registration["optionalClaims"]["idToken"][0]["name"];
-    for value in [&role["displayName"], &role["value"], home_page, optional_claim] {
-        assert!(readme.contains(&format!("`{}`", value.as_str().unwrap())), "{value}");
-    }
-    assert!(readme.contains("**Single tenant only**") && readme.contains("**User.Read**"));
-    assert_eq!(registration["signInAudience"], "AzureADMyOrg");
-    assert_eq!(registration["isFallbackPublicClient"], false);
-    assert_eq!(registration["web"]["homePageUrl"], *home_page);
-    let grants = json!({ "enableIdTokenIssuance": false, "enableAccessTokenIssuance": false });
-    assert_eq!(registration["web"]["implicitGrantSettings"], grants);
-    assert_eq!(role["allowedMemberTypes"], json!(["User"]));
-}
-
 #[tokio::test]
 async fn the_example_app_starts_the_demo_tenant_if_it_has_no_tenant() {
     // Cargo builds examples before it runs tests.

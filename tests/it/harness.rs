@@ -134,10 +134,10 @@ impl App {
     }
 
     /// Starts another build of the app.
-    pub async fn start_program(program: &Path) -> Self {
+    pub async fn start_program(program: &Path, settings: &[(&str, &str)]) -> Self {
         let folder = Arc::new(TempDir::new().unwrap());
-        let command = command_of(program, folder.path(), &[]);
-        Self::start_command(command, folder, &[]).await
+        let command = command_of(program, folder.path(), settings);
+        Self::start_command(command, folder, settings).await
     }
 
     async fn start_command(

@@ -18,9 +18,9 @@ mod id_token;
 mod network;
 mod outages;
 mod pages;
+#[cfg(feature = "demo-tenant")]
+mod recipes;
 mod redis;
 mod sessions;
 mod settings;
 mod sign_in;
-#[cfg(feature = "demo-tenant")]
-mod step_up;
