@@ -190,11 +190,12 @@ impl Kept {
         }
     }
 
-    /// The open visit that has tokens, and no keys yet. All visits get the same keys.
+    /// The open visit that has redeemed its code, and has no keys yet. All visits get the same
+    /// keys.
     fn waiting_for_keys(&self) -> Option<usize> {
         let is_waiting = |visit: &&Visit| {
-            let has = |title| visit.messages().any(|message| message.title == title);
-            visit.is_open && has("Token response") && !has("Request for the signing keys")
+            let has_keys = visit.messages().any(|message| message.endpoint == Endpoint::Keys);
+            visit.is_open && visit.lines().any(|line| line.step == Some(7)) && !has_keys
         };
         self.visits.iter().find(is_waiting).map(|visit| visit.number)
     }
