@@ -73,8 +73,8 @@ pub fn read_text(path: &str) -> Result<String, String> {
         Err(err) if err.kind() == ErrorKind::NotFound => return Ok(String::new()),
         bytes => bytes.map_err(|err| format!("{path}: {err}"))?,
     };
-    // PowerShell 5 writes UTF-16 with `>`. Without a byte order mark, every second byte is zero.
-    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") || bytes.contains(&0) {
+    // PowerShell 5 writes UTF-16 with `>`. There, one of the two bytes of each Latin letter is zero.
+    if bytes.contains(&0) {
         return Err(format!("{path} is encoded in UTF-16; save it as UTF-8"));
     }
     let text = String::from_utf8(bytes).map_err(|err| {
