@@ -62,7 +62,8 @@ pub async fn auth_redirect(
         .and_then(|json| serde_json::from_slice(&json).ok());
     let Some(flow) = flow else {
         return Err(ErrorBadRequest(
-            "This sign-in was not started in this browser, or it took too long. Sign in again.",
+            "This sign-in was not started in this browser, or it took too long, or it has ended \
+             already. Sign in again.",
         ));
     };
     info!("step 6: authorization response, this browser started the sign-in");

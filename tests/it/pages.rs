@@ -101,7 +101,7 @@ async fn an_error_page_says_what_to_do_and_the_query_is_neither_on_it_nor_in_the
     let platform = Platform::start().await;
     platform.id_token(|token| token.claims["roles"] = json!([]));
     let (app, browser) = platform.signed_in(&[]).await;
-    let not_started = "This sign-in was not started in this browser, or it took too long.";
+    let not_started = "This sign-in was not started in this browser, or it took too long, ";
     for (target, status, text) in [
         ("/auth/redirect?code=<secret>", 400, "The app cannot read this request. Sign in again."),
         ("/auth/redirect?state[]=<secret>", 400, "The app cannot read this request."),
