@@ -102,6 +102,7 @@ pub fn highlight(code: &str) -> Vec<String> {
                 lines.push(String::new());
             }
             let Some(line) = lines.last_mut() else { continue };
+            let part = part.trim_end_matches('\r');
             let escaped = part.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
             // The indent stays outside, so that it can be removed.
             let after_indent = escaped.trim_start();

@@ -162,7 +162,8 @@ pub fn step_of_text(text: &str) -> Option<usize> {
 impl Literal {
     fn new(line: usize, token: &str) -> Self {
         let text = token.trim_start_matches(['r', 'b', '#']).trim_end_matches('#');
-        let text = text.trim_matches('"').replace("\\\"", "\"");
+        // With Git on Windows, lines can end with CRLF.
+        let text = text.trim_matches('"').replace('\r', "").replace("\\\"", "\"");
         // A backslash continues the text on the next line.
         let mut joined = String::new();
         for (number, part) in text.split("\\\n").enumerate() {
@@ -246,15 +247,18 @@ return Err("Not found at \
 
     #[test]
     fn a_message_leads_to_the_line_that_made_it() {
-        let source = Source::new("a.rs", TEXT).unwrap();
-        for (message, line) in [
-            ("Not found at all.", Some(12)),
-            ("The token is bad: crit of it.", Some(5)),
-            // A library made this cause.
-            ("The token is bad: InvalidSignature.", Some(9)),
-            ("Something else", None),
-        ] {
-            assert_eq!(source.line_of_message(message, 4), line, "{message}");
+        // With Git on Windows, lines can end with CRLF.
+        for text in [TEXT, TEXT.replace('\n', "\r\n").leak()] {
+            let source = Source::new("a.rs", text).unwrap();
+            for (message, line) in [
+                ("Not found at all.", Some(12)),
+                ("The token is bad: crit of it.", Some(5)),
+                // A library made this cause.
+                ("The token is bad: InvalidSignature.", Some(9)),
+                ("Something else", None),
+            ] {
+                assert_eq!(source.line_of_message(message, 4), line, "{message}");
+            }
         }
     }
 
