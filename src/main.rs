@@ -96,7 +96,7 @@ const SOURCES: [(&str, &str); 6] = [
 /// Starts the stand-in for Microsoft Entra ID and Microsoft Graph, if there is no tenant.
 #[cfg(feature = "demo-tenant")]
 fn start_demo_tenant(settings: &mut Settings, mut templates: tera::Tera) -> Result<tera::Tera> {
-    if settings.uses_demo_tenant() {
+    if settings.authority.is_empty() {
         let listeners = listeners::bind("localhost", settings.port.saturating_add(1))
             .or_else(|_| listeners::bind("localhost", 0))?;
         let lifetime = settings.demo_token_lifetime;

@@ -394,6 +394,7 @@ async fn a_line_of_env_that_cannot_arrive_as_written_is_refused_with_its_number(
         ("hidden-secret", "this is not KEY=value"),
         ("=hidden-secret", "this is not KEY=value"),
         ("SCO PE=hidden-secret", "this is not KEY=value"),
+        ("1SCOPE=hidden-secret", "this is not KEY=value"),
         ("SCOPE=hidden\u{1b}secret", "this line contains a control character; remove it"),
         ("SCOPE=hidden\rsecret", "this line contains a control character; remove it"),
     ] {
