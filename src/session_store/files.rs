@@ -1,4 +1,4 @@
-//! Sessions in files, for one process. On Unix, only the user who runs the app can open the folder.
+//! Sessions in files, for one process. On Unix, only the app's user can open the folder.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
@@ -26,8 +26,8 @@ const HALF_A_MINUTE: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct FileSessions {
     folder: PathBuf,
-    /// Held while a file is changed, and shared by those who read. On Windows, a file that is
-    /// being read cannot always be replaced.
+    /// Held while a file is changed, and shared by those who read. On Windows, a file that
+    /// is being read cannot always be replaced.
     lock: Arc<RwLock<()>>,
 }
 
@@ -40,9 +40,9 @@ struct SessionFile {
 }
 
 impl FileSessions {
-    /// Opens the folder, makes it if it is missing, and checks that the app can write to it and
-    /// that no other user can open it. Removes sessions that have ended, at once and then at least
-    /// every half a minute.
+    /// Opens the folder, makes it if it is missing, and checks that the app can write to it
+    /// and that no other user can open it. Removes sessions that have ended, at once and
+    /// then at least every half a minute.
     pub fn open(folder: &Path, lifetime: Duration) -> io::Result<Self> {
         let sessions = Self { folder: folder.to_owned(), lock: Arc::default() };
         let check = folder.join("session-check.tmp");
@@ -79,8 +79,8 @@ impl FileSessions {
         Ok(parse(name, &json).filter(|session: &SessionFile| now() < session.expires_on))
     }
 
-    /// Writes a file beside the session and renames it. A crash leaves the old session or the new
-    /// one, not half of it.
+    /// Writes a file beside the session and renames it. A crash leaves the old session or
+    /// the new one, not half of it.
     fn write(&self, name: &str, state: State, expires_on: i64) -> io::Result<()> {
         let session = SessionFile { expires_on, values: to_values(state)? };
         let json = serde_json::to_vec_pretty(&session)?;
@@ -117,8 +117,8 @@ impl FileSessions {
         Ok(changed.await??)
     }
 
-    /// Removes sessions that have ended, and what a crash has left behind. Other apps may have
-    /// files in the same folder.
+    /// Removes sessions that have ended, and what a crash has left behind. Other apps may
+    /// have files in the same folder.
     fn remove_expired(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
@@ -158,8 +158,7 @@ impl SessionStore for FileSessions {
         let key = generate_session_key();
         let (name, expires_on) = (name_of(&key), now() + ttl.whole_seconds());
         let saved = self.change(move |sessions| sessions.write(&name, state, expires_on)).await;
-        saved.map_err(SaveError::Other)?;
-        Ok(key)
+        saved.map(|()| key).map_err(SaveError::Other)
     }
 
     async fn update(
@@ -173,8 +172,7 @@ impl SessionStore for FileSessions {
             Some(old) => sessions.write(&name, state, old.expires_on),
             None => Ok(()),
         });
-        updated.await.map_err(UpdateError::Other)?;
-        Ok(key)
+        updated.await.map(|()| key).map_err(UpdateError::Other)
     }
 
     async fn update_ttl(&self, _key: &SessionKey, _ttl: &time::Duration) -> anyhow::Result<()> {
@@ -182,8 +180,8 @@ impl SessionStore for FileSessions {
     }
 
     async fn delete(&self, key: &SessionKey) -> anyhow::Result<()> {
-        let name = name_of(key);
-        let deleted = self.change(move |sessions| match fs::remove_file(sessions.path(&name)) {
+        let path = self.path(&name_of(key));
+        let deleted = self.change(|_| match fs::remove_file(path) {
             Err(err) if err.kind() != ErrorKind::NotFound => Err(err),
             _ => Ok(()),
         });

@@ -1,8 +1,8 @@
 //! Where sessions live: in files (files.rs), or in Redis (redis.rs).
 //!
-//! The browser has only the session ID. actix-session loads the session before a handler runs,
-//! and writes back all of its values after the handler. Two rules hold in both stores:
-//! - An update does not bring back a session that was deleted in the meantime. A sign-out wins.
+//! The browser has only the session ID. actix-session loads the session before a handler
+//! runs, and writes back all of its values after that. Two rules hold in both stores:
+//! - An update does not bring back a session that was deleted since. A sign-out wins.
 //! - A session ends at a fixed time after the sign-in. A visit does not extend it.
 
 use std::collections::{BTreeMap, HashMap};
@@ -31,8 +31,8 @@ fn to_state(values: Values) -> State {
     values.into_iter().map(|(key, value)| (key, value.get().to_owned())).collect()
 }
 
-/// Parses a session. One that is damaged is treated as missing. The log gets the place of the error
-/// and no values, because these may be tokens.
+/// Parses a session. One that is damaged is treated as missing. The log gets the place of
+/// the error and no values, because these may be tokens.
 fn parse<T: DeserializeOwned>(name: &str, json: &[u8]) -> Option<T> {
     let session = serde_json::from_slice(json).inspect_err(|err| {
         let (line, column) = (err.line(), err.column());
@@ -41,7 +41,7 @@ fn parse<T: DeserializeOwned>(name: &str, json: &[u8]) -> Option<T> {
     session.ok()
 }
 
-/// The name of a session in the store: a hash, so that a copy of the store has no session ID.
+/// The name of a session in the store. It is a hash: a copy of the store has no session ID.
 fn name_of(key: &SessionKey) -> String {
     format!("session-{:x}", Sha256::digest(key.as_ref()))
 }

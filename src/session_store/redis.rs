@@ -26,8 +26,8 @@ impl RedisSessions {
             .set_number_of_retries(0);
         let manager = ConnectionManager::new_with_config(Client::open(address)?, config).await?;
         let sessions = Self(manager);
-        // In a cluster, most sessions are on other nodes. This command fails without a cluster,
-        // or if this user may not use it.
+        // In a cluster, most sessions are on other nodes. This command fails without a
+        // cluster, or if this user may not use it.
         let is_cluster = sessions.ask::<Value>(cmd("CLUSTER").arg("INFO")).await.is_ok();
         // Check that the app can write. There is never a session with this name.
         let write: RedisResult<()> =
@@ -43,8 +43,8 @@ impl RedisSessions {
         Ok(sessions)
     }
 
-    /// Sends a command. If the connection was broken, sends it again: the connection manager makes
-    /// a new connection only after a command has failed.
+    /// Sends a command. If the connection was broken, sends it again, because the manager
+    /// makes a new connection only after a command has failed.
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
         let mut manager = self.0.clone();
         match command.query_async(&mut manager).await {
@@ -70,8 +70,7 @@ impl SessionStore for RedisSessions {
     async fn save(&self, state: State, ttl: &time::Duration) -> Result<SessionKey, SaveError> {
         let key = generate_session_key();
         let saved = self.set(&key, state, ("EX", ttl.whole_seconds())).await;
-        saved.map_err(SaveError::Other)?;
-        Ok(key)
+        saved.map(|()| key).map_err(SaveError::Other)
     }
 
     /// XX changes only a session that exists. KEEPTTL does not extend it.
@@ -82,8 +81,7 @@ impl SessionStore for RedisSessions {
         _ttl: &time::Duration,
     ) -> Result<SessionKey, UpdateError> {
         let updated = self.set(&key, state, ("XX", "KEEPTTL")).await;
-        updated.map_err(UpdateError::Other)?;
-        Ok(key)
+        updated.map(|()| key).map_err(UpdateError::Other)
     }
 
     async fn update_ttl(&self, _key: &SessionKey, _ttl: &time::Duration) -> Result<()> {
