@@ -3,7 +3,7 @@
 use std::env;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 use reqwest::redirect::Policy;
 use reqwest::{Client, NoProxy, Proxy};
 
@@ -14,18 +14,17 @@ const THIS_COMPUTER: &str = "localhost,127.0.0.0/8,::1";
 
 /// Makes one client, so that all requests share its connections.
 pub fn build(settings: &Settings) -> anyhow::Result<Client> {
-    // Without redirects, a request with a secret or a token goes only to the address that it is
-    // for. reqwest would send requests to this computer to a proxy too.
-    let client =
+    // Without redirects, a request with a secret or a token goes only to the address that
+    // it is for. reqwest would send requests to this computer to a proxy too.
+    let mut client =
         Client::builder().timeout(Duration::from_secs(15)).redirect(Policy::none()).no_proxy();
     // http is allowed only on this computer. It needs neither CA certificates nor a proxy.
     if !settings.authority.starts_with("https:") && settings.endpoint.scheme() != "https" {
         return Ok(client.tls_certs_only([]).build()?);
     }
-    let client = match https_proxy()? {
-        Some(proxy) => client.proxy(proxy),
-        None => client,
-    };
+    if let Some(proxy) = https_proxy()? {
+        client = client.proxy(proxy);
+    }
     client.build().context(
         "the app cannot make a client for https; if CA certificates are missing, install the \
          package `ca-certificates`, or set SSL_CERT_FILE to a PEM file with CA certificates",
@@ -40,12 +39,10 @@ fn https_proxy() -> anyhow::Result<Option<Proxy>> {
         return Ok(None);
     };
     let accepted = "accepted is the address of an HTTP proxy, such as http://proxy.example:8080";
-    if let Some((scheme, _)) = address.split_once("://")
-        && !["http", "https"].contains(&scheme.to_ascii_lowercase().as_str())
-    {
-        bail!("{name}: this app cannot use a {scheme} proxy; {accepted}");
-    }
-    let Ok(proxy) = Proxy::https(&address) else { bail!("{name}: {accepted}") };
+    let scheme = address.split_once("://").map_or("http", |(scheme, _)| scheme);
+    let is_http = ["http", "https"].contains(&scheme.to_ascii_lowercase().as_str());
+    ensure!(is_http, "{name}: this app cannot use a {scheme} proxy; {accepted}");
+    let proxy = Proxy::https(&address).ok().with_context(|| format!("{name}: {accepted}"))?;
     let listed = variable("NO_PROXY").or_else(|| variable("no_proxy")).unwrap_or_default();
     Ok(Some(proxy.no_proxy(NoProxy::from_string(&format!("{THIS_COMPUTER},{listed}")))))
 }
