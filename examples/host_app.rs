@@ -3,7 +3,8 @@
 //! It shows what a handler needs from the app around it: a `Settings` with the fields that the
 //! handlers read, four values in `Data`, the session middleware, and a template. Start it with
 //! `cargo run --example host_app`, and open http://localhost:5002/. It starts the demo tenant,
-//! unless CLIENT_ID, CLIENT_CREDENTIAL and AUTHORITY are in `.env` or the environment.
+//! unless CLIENT_ID, CLIENT_CREDENTIAL and AUTHORITY are in `.env` or the environment. Set PORT and
+//! REDIRECT_URI to listen elsewhere.
 
 use std::env;
 use std::net::TcpListener;
@@ -21,6 +22,7 @@ use demo_tenant::Registration;
 use reqwest::Client;
 use reqwest::redirect::Policy;
 use tera::Tera;
+use tracing::info;
 use url::Url;
 
 use crate::protocol::ClientCredential;
@@ -78,10 +80,12 @@ async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().init();
     let variable = |name| env::var(name).with_context(|| format!("{name} is missing"));
     let or_default = |name, default: &str| env::var(name).unwrap_or_else(|_| default.to_owned());
-    let redirect_uri = or_default("REDIRECT_URI", "http://localhost:5002/auth/redirect");
-    let redirect_uri = Url::parse(&redirect_uri)?;
-    let port = redirect_uri.port_or_known_default().context("REDIRECT_URI has no port")?;
-    let registration = if env::var_os("CLIENT_ID").is_some() {
+    let port = or_default("PORT", "5002").parse::<u16>().context("PORT is not a port")?;
+    let redirect_uri = format!("http://localhost:{port}/auth/redirect");
+    let redirect_uri = Url::parse(&or_default("REDIRECT_URI", &redirect_uri))?;
+    info!("redirect URI: {redirect_uri}; the app listens on port {port}");
+    // The demo tenant lets everyone in, so it is only for this computer.
+    let registration = if env::var_os("CLIENT_ID").is_some() || redirect_uri.scheme() == "https" {
         Registration {
             client_id: variable("CLIENT_ID")?,
             client_secret: variable("CLIENT_CREDENTIAL")?,

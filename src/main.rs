@@ -84,7 +84,7 @@ async fn run(mut settings: Settings) -> Result<()> {
 
 /// The page of the demo tenant shows the marked blocks of these files.
 #[cfg(feature = "demo-tenant")]
-const SOURCES: [(&str, &str); 6] = [
+const SOURCES: &[(&str, &str)] = &[
     ("src/openid_metadata.rs", include_str!("openid_metadata.rs")),
     ("src/routes/admin.rs", include_str!("routes/admin.rs")),
     ("src/routes/auth_redirect.rs", include_str!("routes/auth_redirect.rs")),
@@ -101,7 +101,7 @@ fn start_demo_tenant(settings: &mut Settings, mut templates: tera::Tera) -> Resu
             .or_else(|_| listeners::bind("localhost", 0))?;
         let lifetime = settings.demo_token_lifetime;
         let registration =
-            demo_tenant::start(listeners, &settings.redirect_uri, lifetime, &SOURCES)?;
+            demo_tenant::start(listeners, &settings.redirect_uri, lifetime, SOURCES)?;
         settings.client_id = registration.client_id;
         settings.client_credential = ClientCredential::Secret(registration.client_secret);
         settings.authority = registration.authority;

@@ -748,14 +748,15 @@ async fn the_example_app_starts_the_demo_tenant_if_it_has_no_tenant() {
     let program = std::env::current_exe().unwrap();
     let program = program.parent().unwrap().with_file_name("examples").join("host_app");
     let listener = std::net::TcpListener::bind("localhost:0").unwrap();
-    let url = format!("http://localhost:{}", listener.local_addr().unwrap().port());
+    let port = listener.local_addr().unwrap().port();
+    let url = format!("http://localhost:{port}");
     drop(listener);
     let folder = TempDir::new().unwrap();
     let mut command = tokio::process::Command::new(&program);
     for key in ["CLIENT_ID", "CLIENT_CREDENTIAL", "AUTHORITY", "ENDPOINT"] {
         command.env_remove(key);
     }
-    command.env("NO_PROXY", "localhost").env("REDIRECT_URI", format!("{url}/auth/redirect"));
+    command.env("NO_PROXY", "localhost").env("PORT", port.to_string());
     command.current_dir(folder.path()).stdout(std::process::Stdio::null()).kill_on_drop(true);
     let mut app = command.spawn().unwrap();
     let browser = Browser::new(Secrets::default());

@@ -226,7 +226,7 @@ fn the_app_registration_is_as_the_readme_describes_it() {
                 true
             }
             // A secret is not a part of the file.
-            "Client secrets" => json["passwordCredentials"].is_null(),
+            "Certificates & secrets" => json["passwordCredentials"].is_null(),
             "API permissions" => {
                 // Microsoft Graph and its delegated permission User.Read, in each tenant.
                 let user_read = json!({
@@ -270,7 +270,7 @@ fn the_app_registration_is_as_the_readme_describes_it() {
     }
     assert_eq!(json["web"]["redirectUris"], json!(redirect_uris));
     assert_eq!(json["web"]["homePageUrl"], redirect_uris[1]);
-    for setting in ["Name", "Client secrets", "API permissions", "App roles"] {
+    for setting in ["Name", "Certificates & secrets", "API permissions", "App roles"] {
         assert!(settings.iter().any(|known| known == setting), "{setting}");
     }
 }
@@ -360,7 +360,7 @@ pub async fn sign_in_at_the_example(program: &Path) {
         .current_dir(folder.path())
         .envs(platform.settings())
         .env("NO_PROXY", "localhost,127.0.0.1")
-        .env("REDIRECT_URI", format!("{url}/auth/redirect"))
+        .env("PORT", port.to_string())
         .stdout(Stdio::null())
         .kill_on_drop(true)
         .spawn()
