@@ -67,9 +67,9 @@ pub async fn graph(
         };
         // </ms_docref_require_authentication>
 
-        // If a sign-in less than a minute ago has not helped, another one would not help
-        // either. Then show an error, and do not loop. (`abs`, because the clock of another
-        // process of this app can be ahead.)
+        // True less than a minute after a repeated sign-in, see `User`. If a token is
+        // refused all the same, a third sign-in would not help. (`abs`, because the clock
+        // of another process of this app can be ahead.)
         let is_loop = user.is_repeated && (now - user.signed_in_on).abs() < 60;
 
         // <ms_docref_acquire_token>
@@ -186,8 +186,8 @@ pub async fn graph(
         let body: Value = response.json().await.unwrap_or_default();
         let code = body["error"]["code"].as_str().unwrap_or("no error code");
         let message = body["error"]["message"].as_str().unwrap_or("no message");
-        // 401: Microsoft Graph refuses the access token. Start a sign-in. All else is an
-        // error page.
+        // 401: Microsoft Graph refuses the access token. Start a sign-in, if that can help.
+        // All else is an error page.
         let start_sign_in = status == StatusCode::UNAUTHORIZED && !is_loop;
         if !start_sign_in {
             return Err(ErrorBadGateway(format!(
