@@ -136,10 +136,9 @@ impl Visit {
         self.entries.is_empty() && self.outcome.is_none()
     }
 
-    /// Whether the app refused the authorization response with this `state`.
-    pub fn is_refused_response(&self, state: &str) -> bool {
+    /// Whether the visit brings the authorization response with this `state`.
+    pub fn brings_response_of(&self, state: &str) -> bool {
         self.brings_response
-            && self.outcome.as_ref().is_some_and(|outcome| outcome.status >= 400)
             && self.names.iter().any(|name| matches!(name, Name::State(own) if own == state))
     }
 

@@ -50,6 +50,18 @@ impl Faults {
         self.lock().active = None;
     }
 
+    /// Takes back the fault that has not worked yet, as if nobody had asked for it. Returns it.
+    pub fn take_back(&self) -> Option<Fault> {
+        let mut state = self.lock();
+        let fault = state.active.take()?;
+        match fault {
+            Fault::Revoked => state.revoked = None,
+            Fault::Expired => state.expired = None,
+            _ => {}
+        }
+        Some(fault)
+    }
+
     pub fn reset(&self) {
         *self.lock() = State::default();
     }

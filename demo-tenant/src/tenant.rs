@@ -23,9 +23,14 @@ pub const CLIENT_ID: &str = "b8e41c7a-92d5-4f06-a3be-7d50f6128c94";
 /// What came of an attack and of its control.
 pub struct Attempt {
     pub attack: &'static str,
-    /// The parameter `state` of the request that was refused.
-    pub state: String,
-    pub is_refused: bool,
+    /// The fault that was taken back before the attack began.
+    pub fault: Option<Fault>,
+    /// The number of the visit in which the attack was tried.
+    pub visit: Option<usize>,
+    /// Whether the app answered without an error.
+    pub is_answered: bool,
+    /// Whether the app redirected to a page of its own, where the attack wants another site.
+    pub is_led_home: bool,
     pub answer: String,
     pub has_control_succeeded: bool,
     pub control: String,

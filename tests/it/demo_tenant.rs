@@ -14,6 +14,8 @@ use url::Url;
 use crate::harness::*;
 use crate::platform::now;
 
+mod page;
+
 const VERIFIER: &str = "an-obviously-invented-code-verifier-of-43-characters";
 const SCOPE: &str = "openid profile offline_access https://graph.microsoft.com/User.Read";
 const CP1: &str = r#"{"access_token":{"xms_cc":{"values":["cp1"]}}}"#;
@@ -63,6 +65,17 @@ impl Demo {
     async fn press(&self, fault: &str) {
         let page = self.send_form("faults", "fault", fault).await;
         assert_eq!((page.status, page.location()), (303, "/"), "{fault}: {}", page.body);
+    }
+
+    /// Tries an attack. Returns the page, and its part with the result.
+    async fn attack(&self, attack: &str) -> (String, String) {
+        let page = self.send_form("attacks", "attack", attack).await;
+        let result = page.location().trim_start_matches('/');
+        let page = self.app.browser().get(format!("{}{result}", self.recorder)).await.body;
+        let (_, result) = page.split_once("id=\"attempt\"").unwrap();
+        let (result, _) = result.split_once("</section>").unwrap();
+        let result = result.to_owned();
+        (page, result)
     }
 
     /// The recorder's page. It explains each parameter.
@@ -719,12 +732,8 @@ async fn each_attack_is_refused_by_its_block_and_its_control_succeeds() {
         ),
         ("return", 9, "302, redirect to /.", "redirect_after_sign_in", "302, redirect to /graph"),
     ] {
-        let page = demo.send_form("attacks", "attack", attack).await;
-        let result = page.location().trim_start_matches('/');
-        let page = browser.get(format!("{}{result}", demo.recorder)).await.body;
-        let (_, result) = page.split_once("id=\"attempt\"").unwrap();
-        let (result, _) = result.split_once("</section>").unwrap();
-        let shown = text(result);
+        let (page, result) = demo.attack(attack).await;
+        let shown = text(&result);
         assert!(shown.contains("The attack failed: "), "{attack}: {shown}");
         assert!(shown.contains(&format!("✓ Step {step} (")), "{attack}: {shown}");
         assert!(shown.contains(answer), "{attack}: {shown}");

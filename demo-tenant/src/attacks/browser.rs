@@ -27,8 +27,8 @@ pub struct Answer {
     pub status: u16,
     /// Where a redirect leads, or "".
     pub location: String,
-    /// The parameter `state` of the request, or "".
-    pub state: String,
+    /// The number of the visit, if the request brought an authorization response.
+    pub visit: Option<usize>,
 }
 
 impl<'a> Browser<'a> {
@@ -74,10 +74,14 @@ impl<'a> Browser<'a> {
         }
         let location = response.headers().get(LOCATION).map(|location| location.to_str());
         let state = url.query_pairs().find(|(name, _)| name == "state");
+        // The recorder keeps a visit before the app sends its answer.
+        let kept = self.tenant.recorder.lock();
+        let mut visits = kept.visits.iter().rev();
+        let visit = state.and_then(|(_, state)| visits.find(|one| one.brings_response_of(&state)));
         Ok(Answer {
             status: response.status().as_u16(),
             location: location.transpose()?.unwrap_or_default().to_owned(),
-            state: state.map_or(String::new(), |(_, state)| state.into_owned()),
+            visit: visit.map(|visit| visit.number),
         })
     }
 

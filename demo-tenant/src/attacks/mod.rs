@@ -22,6 +22,8 @@ pub struct Attack {
     pub control: &'static str,
     /// The block that refuses.
     pub marker: &'static str,
+    /// A part of the error of the library or of the tenant. Empty if the block is enough.
+    pub error: &'static str,
     pub step: usize,
     /// Whom the second browser plays.
     other_browser: &'static str,
@@ -33,54 +35,54 @@ const CONTROL: &str = "the browser of the control";
 #[rustfmt::skip]
 pub const ATTACKS: [Attack; 9] = [
     Attack { name: "link", title: "Sign you in to the attacker's account", step: 6, other_browser: VICTIM,
-        marker: "find_auth_code_flow",
+        marker: "find_auth_code_flow", error: "",
         goal: "The attacker sends you a link. If it works, you use the app as Ben without \
                noticing, and the attacker can later read what you entered.",
         does: "The attacker starts a sign-in, signs in as Ben, and keeps the link with the code. \
                The victim's browser opens the link. It has no cookie for this state.",
         control: "The attacker's own browser opens the same link." },
-    Attack { name: "code", title: "Use a stolen code", step: 7, other_browser: VICTIM, marker: "redeem_auth_code",
+    Attack { name: "code", title: "Use a stolen code", step: 7, other_browser: VICTIM, marker: "redeem_auth_code", error: "AADSTS501481",
         goal: "The attacker has a code of Ada, for example from a log of addresses. If it works, \
                the attacker is signed in as Ada.",
         does: "The attacker starts a sign-in of their own and puts Ada's code into it. Its \
                code_verifier does not fit the code.",
         control: "Ada's browser redeems a new code." },
-    Attack { name: "nonce", title: "Replay an old ID token", step: 8, other_browser: VICTIM, marker: "check_nonce",
+    Attack { name: "nonce", title: "Replay an old ID token", step: 8, other_browser: VICTIM, marker: "check_nonce", error: "",
         goal: "The attacker has an old ID token of Ada. If it works in a new sign-in, the \
                attacker is signed in as Ada.",
         does: "The attacker signs in, and the old token takes the place of the new one. Its \
                signature is right, its nonce is that of another sign-in.",
         control: "The app accepted the same token in its own sign-in." },
-    Attack { name: "role", title: "Add a role to an ID token", step: 8, other_browser: CONTROL, marker: "validate_id_token",
+    Attack { name: "role", title: "Add a role to an ID token", step: 8, other_browser: CONTROL, marker: "validate_id_token", error: "InvalidSignature",
         goal: "Ben writes the role admin into his ID token. If it works, he opens the page for \
                administrators.",
         does: "The claim roles is added, and the signature stays.",
         control: "The tenant itself signs the same claims. Then they open /admin." },
     Attack { name: "none", title: "Remove the signature (alg: none)", step: 8, other_browser: CONTROL,
-        marker: "id_token_header",
+        marker: "id_token_header", error: "",
         goal: "The header of a token names the algorithm of its signature. If the app believes \
                the header, anyone can write a token without a signature.",
         does: "The header says alg: none, the claims have the role admin, and there is no signature.",
         control: "The tenant itself signs the same claims. Then they open /admin." },
     Attack { name: "hmac", title: "Sign with the public key (alg: HS256)", step: 8, other_browser: CONTROL,
-        marker: "validate_id_token",
+        marker: "validate_id_token", error: "InvalidAlgorithm",
         goal: "The public key is known to everyone. If the app takes it for the secret of \
                another algorithm, everyone can sign a token.",
         does: "The header says alg: HS256, and the public key is the secret of the signature.",
         control: "The tenant itself signs the same claims. Then they open /admin." },
-    Attack { name: "twice", title: "Use a code twice", step: 7, other_browser: VICTIM, marker: "redeem_auth_code",
+    Attack { name: "twice", title: "Use a code twice", step: 7, other_browser: VICTIM, marker: "redeem_auth_code", error: "AADSTS54005",
         goal: "The attacker has the address and the cookies of a finished sign-in, for example \
                from a backup of the browser. If it works, the attacker is signed in too.",
         does: "The attacker opens the same address with the same cookies again.",
         control: "The first use, in the victim's browser." },
     Attack { name: "issuer", title: "Answer in the name of another tenant", step: 6, other_browser: VICTIM,
-        marker: "response_issuer",
+        marker: "response_issuer", error: "",
         goal: "An app that knows several tenants could send the code of one to another, which \
                belongs to the attacker. The response can name its issuer to stop this.",
         does: "The link with the code gets the parameter iss with another issuer.",
         control: "The same link with the issuer of this tenant." },
     Attack { name: "return", title: "Lead you to another site after the sign-in", step: 9, other_browser: CONTROL,
-        marker: "redirect_after_sign_in",
+        marker: "redirect_after_sign_in", error: "",
         goal: "After a real sign-in, you would trust a page that asks for your password again. \
                The attacker can change a cookie of the app, for example from another app on this \
                host.",
@@ -94,6 +96,8 @@ pub const ATTACKS: [Attack; 9] = [
 /// # Errors
 /// The app does not answer as expected before the attack begins.
 pub async fn run(tenant: &Tenant, attack: &'static Attack) -> anyhow::Result<Attempt> {
+    // A fault would end the attack or its control for another reason.
+    let fault = tenant.faults.take_back();
     let mut attacker = Browser::new(tenant, "the attacker's browser")?;
     let mut victim = Browser::new(tenant, attack.other_browser)?;
     let (answer, control) = match attack.name {
@@ -165,13 +169,15 @@ pub async fn run(tenant: &Tenant, attack: &'static Attack) -> anyhow::Result<Att
             (attacker.get(&link).await?, victim.get(&control).await?)
         }
     };
-    let is_refused = answer.status >= 400 || attack.name == "return" && answer.is_at(tenant);
     Ok(Attempt {
         attack: attack.name,
-        state: answer.state.clone(),
-        is_refused,
+        fault,
+        visit: answer.visit,
+        is_answered: answer.status < 400,
+        is_led_home: attack.name == "return" && answer.is_at(tenant),
         answer: answer.to_string(),
-        has_control_succeeded: control.status < 400,
+        // A redirect to the tenant is not a success.
+        has_control_succeeded: control.status < 400 && control.is_at(tenant),
         control: control.to_string(),
     })
 }

@@ -88,21 +88,28 @@ fn attempt_view(tenant: &Tenant, name: &str) -> Option<Value> {
     let attempt = attempts.iter().find(|attempt| attempt.attack == name)?;
     let attack = ATTACKS.iter().find(|attack| attack.name == attempt.attack)?;
     let kept = tenant.recorder.lock();
-    let visit = kept.visits.iter().rev().find(|visit| visit.is_refused_response(&attempt.state));
+    let visit = kept.visits.iter().find(|visit| Some(visit.number) == attempt.visit);
     let refusal = visit.and_then(|visit| outcome::refusal(&tenant.recorder, visit));
     let mut sources = tenant.recorder.sources.iter();
-    let (step, message, code) = match refusal {
-        Some(refusal) => (refusal.step, refusal.message, refusal.code),
-        // The app did what was asked, but in a safe way.
-        None if attempt.is_refused => {
-            let code = sources.find_map(|source| source.block(attack.marker, 0));
-            (Some(attack.step), String::new(), code)
+    let (is_refused, message, code) = match refusal {
+        // Another error is not a defense against this attack.
+        Some(refusal) => {
+            let marker = refusal.code.as_ref().map(|code| code.name);
+            let is_expected = refusal.step == Some(attack.step)
+                && marker == Some(attack.marker)
+                && refusal.message.contains(attack.error);
+            (is_expected, refusal.message, refusal.code)
         }
-        None => (None, String::new(), None),
+        // The app did what was asked, but in a safe way.
+        None if attempt.is_answered && attempt.is_led_home => {
+            (true, String::new(), sources.find_map(|source| source.block(attack.marker, 0)))
+        }
+        None => (false, String::new(), None),
     };
     Some(json!({
-        "attack": attack_view(attack), "is_refused": attempt.is_refused,
-        "step": step, "step_name": step_of(step).name,
+        "attack": attack_view(attack), "is_refused": is_refused, "is_answered": attempt.is_answered,
+        "step": attack.step, "step_name": step_of(Some(attack.step)).name,
+        "fault": attempt.fault.map(faults::label),
         "answer": attempt.answer, "message": message, "code": code,
         "control": attempt.control, "has_control_succeeded": attempt.has_control_succeeded,
         "story": visit.map(|visit| visit.story),
