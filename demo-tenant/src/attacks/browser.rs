@@ -14,6 +14,8 @@ use crate::directory::User;
 use crate::tenant::Tenant;
 use crate::wire::{ACTOR, SSO_COOKIE};
 
+pub const CONTROL: &str = "the browser of the control";
+
 pub struct Browser<'a> {
     tenant: &'a Tenant,
     client: Client,
@@ -50,6 +52,11 @@ impl<'a> Browser<'a> {
         let form = self.client.post(asked.clone()).form(&[("choice", user.username)]);
         let answer = self.send(form, asked).await?;
         Url::parse(&answer.location).with_context(|| format!("sign-in page: {answer}"))
+    }
+
+    /// What this browser does from now on is the control.
+    pub fn play_control(&mut self) {
+        self.actor = CONTROL;
     }
 
     pub async fn get(&mut self, url: &Url) -> anyhow::Result<Answer> {

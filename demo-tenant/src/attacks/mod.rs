@@ -9,7 +9,7 @@ use base64::prelude::*;
 use serde_json::Value;
 use url::Url;
 
-use self::browser::{Answer, Browser};
+use self::browser::{Answer, Browser, CONTROL};
 use crate::directory::{ADA, BEN, Forgery};
 use crate::tenant::{Attempt, Tenant};
 
@@ -30,7 +30,6 @@ pub struct Attack {
 }
 
 const VICTIM: &str = "the victim's browser";
-const CONTROL: &str = "the browser of the control";
 
 #[rustfmt::skip]
 pub const ATTACKS: [Attack; 9] = [
@@ -104,7 +103,9 @@ pub async fn run(tenant: &Tenant, attack: &'static Attack) -> anyhow::Result<Att
         "link" => {
             let asked = attacker.open("graph").await?;
             let link = attacker.choose(&asked, &BEN).await?;
-            (victim.get(&link).await?, attacker.get(&link).await?)
+            let answer = victim.get(&link).await?;
+            attacker.play_control();
+            (answer, attacker.get(&link).await?)
         }
         "code" => {
             let asked = victim.open("graph").await?;
@@ -112,6 +113,7 @@ pub async fn run(tenant: &Tenant, attack: &'static Attack) -> anyhow::Result<Att
             let own = attacker.open("graph").await?;
             let link = with(&stolen, "state", &parameter(&own, "state")?);
             let answer = attacker.get(&link).await?;
+            victim.play_control();
             let asked = victim.open("graph").await?;
             let fresh = victim.choose(&asked, &ADA).await?;
             (answer, victim.get(&fresh).await?)
@@ -119,6 +121,7 @@ pub async fn run(tenant: &Tenant, attack: &'static Attack) -> anyhow::Result<Att
         "nonce" => {
             let asked = victim.open("graph").await?;
             let link = victim.choose(&asked, &ADA).await?;
+            victim.play_control();
             let control = victim.get(&link).await?;
             let code = parameter(&link, "code")?;
             let old = tenant.codes.find(&code, |_, code| code.id_token.clone());
@@ -150,6 +153,7 @@ pub async fn run(tenant: &Tenant, attack: &'static Attack) -> anyhow::Result<Att
             let asked = victim.open("graph").await?;
             let link = victim.choose(&asked, &ADA).await?;
             attacker.copy_cookies(&victim);
+            victim.play_control();
             let control = victim.get(&link).await?;
             (attacker.get(&link).await?, control)
         }
@@ -157,6 +161,7 @@ pub async fn run(tenant: &Tenant, attack: &'static Attack) -> anyhow::Result<Att
             let asked = victim.open("graph").await?;
             let link = victim.choose(&asked, &ADA).await?;
             let answer = victim.get(&with(&link, "iss", "https://evil.example/v2.0")).await?;
+            victim.play_control();
             let issuer = format!("{}/v2.0", tenant.authority);
             (answer, victim.get(&with(&link, "iss", &issuer)).await?)
         }

@@ -62,17 +62,45 @@ fn user_of_session(all: &[&Visit], visit: &Visit) -> Option<String> {
     user_of_token(&[*sign_in])
 }
 
+/// Whether step 1 found a user, also one of a sign-in that the page no longer shows.
+fn finds_user(visit: &Visit) -> bool {
+    visit.lines().any(|line| line.step == Some(1) && line.text.ends_with(": true"))
+}
+
+/// What came of an attack and of its control, if both have the same `state`.
+fn attack_and_control(recorder: &Recorder, story: &[&Visit]) -> Option<Title> {
+    let responses = story.iter().filter(|visit| visit.actor.is_some() && visit.brings_response);
+    let results: Vec<String> = responses
+        .map(|visit| {
+            let is_control = visit.actor.as_ref().is_some_and(|actor| actor.contains("control"));
+            let part = if is_control { "Control" } else { "Attack" };
+            let result = match refusal(recorder, visit) {
+                Some(Refusal { step: Some(step), .. }) => format!("stopped at step {step}"),
+                Some(_) => "stopped".to_owned(),
+                None if visit.lines().any(|line| line.step == Some(9)) => "signed in".to_owned(),
+                None => "not answered".to_owned(),
+            };
+            format!("{part}: {result}")
+        })
+        .collect();
+    (results.len() > 1).then(|| Title { text: results.join(". "), is_bad: false })
+}
+
 /// What came of a story.
 pub fn title(recorder: &Recorder, all: &[&Visit], story: &[&Visit]) -> Title {
     let good = |text: String| Title { text, is_bad: false };
     let bad = |text: String| Title { text, is_bad: true };
+    if let Some(title) = attack_and_control(recorder, story) {
+        return title;
+    }
     let token_user = user_of_token(story);
     let signed_in = story.iter().any(|visit| visit.lines().any(|line| line.step == Some(9)));
     let Some(last) = story.iter().rev().find(|visit| visit.is_of_app) else {
         return without_app(story, token_user);
     };
     let request = format!("{} {}", last.method, last.path);
-    let session_user = user_of_session(all, last);
+    let known = story.iter().any(|visit| finds_user(visit)).then(|| "a signed-in user".to_owned());
+    let session_user = user_of_session(all, last).or(known);
     let Some(outcome) = &last.outcome else {
         return good(format!("{request}: the app has not answered yet"));
     };
@@ -97,7 +125,12 @@ pub fn title(recorder: &Recorder, all: &[&Visit], story: &[&Visit]) -> Title {
         let again =
             story.iter().any(|visit| visit.messages().any(|one| one.title == "Claims challenge"));
         let again = if again { " again, after a claims challenge" } else { "" };
-        return good(format!("{} signed in{again}, and opened {}", name(), first_page(story)));
+        // The browser may not have followed the redirect to the page.
+        let opened = match last.brings_response {
+            true => String::new(),
+            false => format!(", and opened {}", last.path),
+        };
+        return good(format!("{} signed in{again}{opened}", name()));
     }
     let refused = story.iter().any(|visit| visit.messages().any(|one| one.title == "Error page"));
     if refused {
@@ -111,15 +144,11 @@ pub fn title(recorder: &Recorder, all: &[&Visit], story: &[&Visit]) -> Title {
     match last.lines().last() {
         Some(line) if line.step.is_none() => good(format!("{request}: {}", line.text)),
         _ => {
-            let name = session_user.unwrap_or("Nobody".to_owned());
+            let name = session_user.unwrap_or("nobody".to_owned());
+            let name = name.replace("a signed-in", "A signed-in").replace("nobody", "Nobody");
             good(format!("{name} opened {}: {}", last.path, status_text(outcome.status)))
         }
     }
-}
-
-fn first_page(story: &[&Visit]) -> String {
-    let first = story.iter().find(|visit| visit.is_of_app && !visit.brings_response);
-    first.map_or("a page".to_owned(), |visit| visit.path.clone())
 }
 
 /// The title of messages that no visit to the app caused.

@@ -30,7 +30,8 @@ pub struct StoryView {
 struct Tick {
     step: usize,
     name: &'static str,
-    /// `done`, `stopped`, or `missing` for a step that was not reached.
+    /// `done`, `stopped`, `refused` if the tenant or Microsoft Graph refused and another sign-in
+    /// follows, or `missing` for a step that was not reached.
     state: &'static str,
 }
 
@@ -258,7 +259,9 @@ fn ticks(visits: &[VisitView]) -> Vec<Tick> {
     for visit in visits {
         for entry in &visit.entries {
             if let EntryView::Line(line) = entry {
-                add(line.step, "done");
+                let is_refused =
+                    matches!(line.step, Some(2 | 3)) && line.text.contains(" was refused, ");
+                add(line.step, if is_refused { "refused" } else { "done" });
             }
         }
         if let Some(refusal) = &visit.refusal {
@@ -269,10 +272,12 @@ fn ticks(visits: &[VisitView]) -> Vec<Tick> {
     for step in stopped.filter(|step| (6..9).contains(step)).unwrap_or(9) + 1..=9 {
         add(Some(step), "missing");
     }
-    // A line of the step that stopped is no success.
+    // An earlier line of a step that was stopped or refused is not a success.
     let mut shown: Vec<Tick> = Vec::new();
     for tick in ticks {
-        if tick.state == "stopped" && shown.last().is_some_and(|last| last.step == tick.step) {
+        if ["stopped", "refused"].contains(&tick.state)
+            && shown.last().is_some_and(|last| last.step == tick.step)
+        {
             shown.pop();
         }
         shown.push(tick);

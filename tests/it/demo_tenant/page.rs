@@ -45,3 +45,46 @@ async fn another_error_does_not_count_as_a_defense() {
         assert!(shown.contains("✗ Control.") && shown.contains("It failed"), "{shown}");
     }
 }
+
+#[tokio::test]
+async fn after_a_reset_the_title_does_not_call_a_signed_in_user_nobody() {
+    let demo = Demo::start(&[]).await;
+    let browser = demo.app.browser();
+    browser.sign_in(&demo.app, "/graph", ADA).await;
+    demo.press("reset").await;
+    browser.get(demo.app.at("/admin")).await;
+    let page = demo.page().await;
+    assert_eq!(Story::all(&page)[0].title(), "A signed-in user opened /admin: 200 OK");
+    assert!(text(&page).contains("You stay signed in to the app until you sign out"));
+    demo.press("Unavailable").await;
+    browser.get(demo.app.at("/graph")).await;
+    let title = "GET /graph failed at step 3 for a signed-in user: 502 Bad Gateway";
+    assert_eq!(Story::all(&demo.page().await)[0].title(), title);
+}
+
+#[tokio::test]
+async fn a_title_says_that_a_page_was_opened_only_if_it_was() {
+    let demo = Demo::start(&[]).await;
+    let browser = demo.app.browser();
+    let callback = browser.choose(&demo.app, "/graph", ADA).await;
+    browser.get(callback.location()).await;
+    assert_eq!(Story::all(&demo.page().await)[0].title(), "Ada Example signed in");
+    browser.get(demo.app.at("/graph")).await;
+    let title = "Ada Example signed in, and opened /graph";
+    assert_eq!(Story::all(&demo.page().await)[0].title(), title);
+}
+
+#[tokio::test]
+async fn a_story_with_an_attack_and_its_control_names_both() {
+    let demo = Demo::start(&[]).await;
+    for (attack, title) in [
+        ("link", "Attack: stopped at step 6. Control: signed in"),
+        ("issuer", "Attack: stopped at step 6. Control: signed in"),
+        ("twice", "Control: signed in. Attack: stopped at step 7"),
+    ] {
+        demo.attack(attack).await;
+        let story = Story::all(&demo.page().await).remove(0);
+        assert_eq!(story.title(), title, "{attack}");
+        assert!(!story.html.starts_with(" bad"), "{attack}");
+    }
+}
