@@ -82,8 +82,6 @@ pub struct Grant {
     pub handles_challenges: bool,
     /// The requested authentication context, such as c1, that the user met with a second factor.
     pub acrs: Option<String>,
-    /// Whether the refresh token of this sign-in does not work.
-    pub has_no_refresh: bool,
     /// How to forge the ID token, in an attack.
     pub forgery: Option<Forgery>,
 }
@@ -101,6 +99,33 @@ pub enum Forgery {
     None,
     /// Signed with the public key as the secret of HS256.
     Hmac,
+}
+
+impl Forgery {
+    /// What the page says about the token response. With a mark if the signature is not valid.
+    pub fn note(&self) -> &'static str {
+        match self {
+            Self::Replay(_) => {
+                "Changed by the attacker on its way: an old ID token took the place of the new \
+                 one. Its signature is valid."
+            }
+            Self::Right => {
+                "For the control, the tenant itself put the role admin into the ID token."
+            }
+            Self::Unchanged => {
+                "✗ Changed by the attacker on its way: the role admin was added. The signature \
+                 does not fit the claims."
+            }
+            Self::None => {
+                "✗ Changed by the attacker on its way: the role admin was added, and the \
+                 signature was removed."
+            }
+            Self::Hmac => {
+                "✗ Changed by the attacker on its way: the role admin was added, and the \
+                 attacker signed the ID token with the public key."
+            }
+        }
+    }
 }
 
 /// An authorization code.

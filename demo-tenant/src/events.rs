@@ -26,6 +26,8 @@ pub struct Message {
     pub fields: Fields,
     pub refusal: Option<String>,
     pub fault: Option<Fault>,
+    /// How an attacker changed it.
+    pub forgery: Option<&'static str>,
 }
 
 /// A line of the app's log.

@@ -12,9 +12,11 @@ use actix_web::{Error, HttpRequest, HttpResponse};
 use serde_json::Value;
 use url::{Url, form_urlencoded};
 
+use crate::directory::{ADA, Code, Forgery};
 use crate::events::{Message, Name, NewVisit};
 use crate::faults::Fault;
 use crate::graph;
+use crate::page::jwt::id_token_claims;
 use crate::tenant::Tenant;
 use crate::wire::{
     ACTOR, Endpoint, Fields, Refusal, RefusedPage, SSO_COOKIE, SecondFactorPage, bearer_token,
@@ -56,19 +58,32 @@ pub async fn record(
     };
     let body = request.extract::<Bytes>().await.unwrap_or_default();
     request.set_payload(Payload::from(body.clone()));
-    let message = request_message(endpoint, request.request(), &body);
+    let fault = tenant.faults.active();
+    let mut message = request_message(endpoint, request.request(), &body);
+    // The app gives up before the response is there, so say it at the request.
+    let is_disturbed = matches!(endpoint, Endpoint::Token | Endpoint::Graph);
+    message.fault = fault.filter(|fault| *fault == Fault::Slow && is_disturbed);
+    let code = find(&message.fields, "code").map(str::to_owned);
     let is_refresh = find(&message.fields, "grant_type") == Some("refresh_token");
     let visit = new_visit(&tenant, request.request(), &message);
     let number = tenant.recorder.request(message, visit);
 
-    let fault = tenant.faults.active();
     let response = next.call(request).await?.map_into_boxed_body();
     let (request, response) = response.into_parts();
     let (response, body) = response.into_parts();
     let body = to_bytes(body).await.unwrap_or_default();
     let mut message = response_message(endpoint, is_refresh, &response, &body);
-    // A fault that happens once has ended now.
-    message.fault = fault.filter(|fault| !tenant.faults.is_active(*fault));
+    // A fault that happens once has ended now. This one lasts, and changes the tokens of Ada.
+    let is_of_ada = id_token_claims(&message).is_some_and(|claims| claims["oid"] == ADA.oid);
+    let has_worked = |fault: &Fault| match fault {
+        Fault::NoRole => is_of_ada,
+        _ => !tenant.faults.is_active(*fault),
+    };
+    message.fault = fault.filter(has_worked);
+    if let ("Token response", Some(code)) = (message.title, code) {
+        let note = |code: &mut Code| code.grant.forgery.as_ref().map(Forgery::note);
+        message.forgery = tenant.codes.find(&code, |_, code| note(code)).flatten();
+    }
     tenant.recorder.response(number, message);
     Ok(ServiceResponse::new(request, response.set_body(BoxBody::new(body))))
 }
@@ -122,7 +137,16 @@ fn request_message(endpoint: Endpoint, request: &HttpRequest, body: &[u8]) -> Me
         Endpoint::Graph => "Call to Microsoft Graph",
     };
     let first_line = format!("{} {}", request.method(), request.path());
-    Message { endpoint, is_request: true, title, first_line, fields, refusal: None, fault: None }
+    Message {
+        endpoint,
+        is_request: true,
+        title,
+        first_line,
+        fields,
+        refusal: None,
+        fault: None,
+        forgery: None,
+    }
 }
 
 fn response_message(
@@ -167,7 +191,16 @@ fn response_message(
     let description = find(&fields, "error_description").map(str::to_owned);
     let refusal = of_page.or(description).or_else(of_graph);
     let first_line = status.to_string();
-    Message { endpoint, is_request: false, title, first_line, fields, refusal, fault: None }
+    Message {
+        endpoint,
+        is_request: false,
+        title,
+        first_line,
+        fields,
+        refusal,
+        fault: None,
+        forgery: None,
+    }
 }
 
 /// The query of a redirect, the members of a JSON object, and some headers.

@@ -231,7 +231,6 @@ fn redirect_with_code(tenant: &Tenant, asked: Request, session: Session) -> Http
         signed_in: Instant::now(),
         handles_challenges: false,
         acrs: requested_acrs(sent),
-        has_no_refresh: false,
         forgery: None,
     };
     let code = tenant.codes.issue(Code {

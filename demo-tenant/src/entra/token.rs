@@ -77,7 +77,8 @@ fn refresh(tenant: &Tenant, sent: &Parameters) -> Result<Grant, Refusal> {
         refusal.suberror = Some("bad_token");
         return Err(refusal);
     }
-    check(!grant.has_no_refresh, 70008, "The refresh token has expired due to inactivity.")?;
+    let is_refused = tenant.faults.take(Fault::NoRefresh);
+    check(!is_refused, 70008, "The refresh token has expired due to inactivity.")?;
     Ok(grant)
 }
 
@@ -105,9 +106,9 @@ fn tokens(tenant: &Tenant, sent: &Parameters, granted: Grant) -> Result<Value, R
     let mut lifetime = tenant.token_lifetime;
     if is_sign_in && tenant.faults.take(Fault::ShortToken) {
         lifetime = SHORT_LIFETIME;
-    } else if is_sign_in && tenant.faults.take(Fault::NoRefresh) {
+    } else if is_sign_in && tenant.faults.is_active(Fault::NoRefresh) {
+        // Then the app uses the refresh token soon.
         lifetime = SHORT_LIFETIME;
-        grant.has_no_refresh = true;
     }
     let mut response = json!({
         "token_type": "Bearer",
@@ -117,12 +118,7 @@ fn tokens(tenant: &Tenant, sent: &Parameters, granted: Grant) -> Result<Value, R
     });
     response["access_token"] = tenant.access_tokens.issue(grant.clone()).into();
     if has(&grant.scope, "offline_access") {
-        let grant = Grant {
-            nonce: String::new(),
-            has_no_refresh: grant.has_no_refresh,
-            forgery: None,
-            ..granted
-        };
+        let grant = Grant { nonce: String::new(), forgery: None, ..granted };
         response["refresh_token"] = tenant.refresh_tokens.issue(grant).into();
     }
     if has_openid {

@@ -93,7 +93,7 @@ impl<'a> Place<'a> {
         Some(earlier.compare(name, value?, &format!("{name} of an earlier response")))
     }
 
-    fn message(&self) -> Option<&'a Message> {
+    pub fn message(&self) -> Option<&'a Message> {
         self.visit.messages().nth(self.position)
     }
 

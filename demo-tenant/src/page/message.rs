@@ -73,7 +73,11 @@ pub fn tables(message: &Message, place: &Place<'_>) -> Vec<Table> {
 fn tables_of_field(fields: &Fields, place: &Place<'_>, name: &str, value: &str) -> Vec<Table> {
     if let Some(Jwt { header, claims }) = open_jwt(value) {
         let key = header["kid"].as_str().or(header["x5t#S256"].as_str()).unwrap_or("unknown");
-        let note = format!("Signature: {} with key {key}", text_of(&header["alg"]));
+        let forgery = place.message().and_then(|message| message.forgery);
+        let is_forged = name == "id_token" && forgery.is_some_and(|note| note.starts_with('✗'));
+        let mark =
+            if is_forged { "✗ Not a signature of the tenant. The header says: " } else { "" };
+        let note = format!("{mark}Signature: {} with key {key}", text_of(&header["alg"]));
         let jwt = value.split('.').map(str::to_owned).collect();
         let of_part = |number, part: &str, object: &Value| Table {
             caption: format!("{part} of {name}"),

@@ -5,7 +5,7 @@ mod curl;
 mod explanations;
 mod faults;
 mod forms;
-mod jwt;
+pub mod jwt;
 mod message;
 mod outcome;
 mod parameters;

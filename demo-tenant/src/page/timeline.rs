@@ -102,6 +102,7 @@ struct MessageView {
     checks: Vec<Check>,
     refusal: Option<String>,
     fault: Option<&'static str>,
+    forgery: Option<&'static str>,
     curl: Option<String>,
     code: Option<Code>,
 }
@@ -229,6 +230,7 @@ fn message_view(tenant: &Tenant, place: &Place<'_>, message: &Message) -> Messag
         tables,
         refusal: message.refusal.clone(),
         fault: message.fault.map(label),
+        forgery: message.forgery,
         curl: curl::command(tenant, message),
         step: code.as_ref().and_then(|code| source?.step_at(code.first)),
         code,

@@ -88,3 +88,63 @@ async fn a_story_with_an_attack_and_its_control_names_both() {
         assert!(!story.html.starts_with(" bad"), "{attack}");
     }
 }
+
+/// The title of the message with the label of a fault.
+fn message_with_fault(story: &Story, label: &str) -> Vec<String> {
+    let messages = story.html.split("<div class=\"entry message").skip(1);
+    let label = format!("You asked for this: {label}.");
+    let found = messages.filter(|message| text(message).contains(&label));
+    found.map(|message| texts(message, "<h5>", " <span").remove(0)).collect()
+}
+
+#[tokio::test]
+async fn the_label_of_a_fault_is_at_the_message_that_it_changes() {
+    let demo = Demo::start(&[]).await;
+    let browser = demo.app.browser();
+    let newest = async || Story::all(&demo.page().await).remove(0);
+    demo.press("NoRefresh").await;
+    browser.sign_in(&demo.app, "/graph", ADA).await;
+    browser.get(demo.app.at("/graph")).await;
+    let titles = Story::all(&demo.page().await);
+    let label = "Refuse the next refresh token";
+    let found = titles.iter().flat_map(|story| message_with_fault(story, label));
+    assert_eq!(found.collect::<Vec<_>>(), ["Refresh error"]);
+
+    demo.press("NoRole").await;
+    browser.get(demo.app.at("/logout")).await;
+    demo.single_sign_on(&browser, "/admin").await;
+    assert_eq!(browser.get(demo.app.at("/admin")).await.status, 403);
+    let found = message_with_fault(&newest().await, "Take Ada's role away");
+    assert_eq!(found, ["Token response"]);
+
+    demo.press("none").await;
+    browser.get(demo.app.at("/logout")).await;
+    demo.single_sign_on(&browser, "/graph").await;
+    demo.press("Slow").await;
+    browser.get(demo.app.at("/graph")).await.assert_error(502, "Microsoft Graph is not available");
+    let found = message_with_fault(&newest().await, "Answer the next request too late");
+    assert_eq!(found, ["Call to Microsoft Graph"]);
+}
+
+#[tokio::test]
+async fn a_changed_id_token_does_not_look_like_one_of_the_tenant() {
+    let demo = Demo::start(&[]).await;
+    let forged = "✗ Not a signature of the tenant.";
+    for (attack, note, is_forged) in [
+        ("nonce", "Changed by the attacker on its way: an old ID token", false),
+        ("role", "✗ Changed by the attacker on its way: the role admin", true),
+        ("none", "✗ Changed by the attacker on its way: the role admin", true),
+        ("hmac", "✗ Changed by the attacker on its way: the role admin", true),
+    ] {
+        demo.press("reset").await;
+        demo.attack(attack).await;
+        let stories = Story::all(&demo.page().await);
+        let changed: Vec<_> =
+            stories.iter().filter(|story| text(&story.html).contains(note)).collect();
+        assert_eq!(changed.len(), 1, "{attack}");
+        assert_eq!(text(&changed[0].html).contains(forged), is_forged, "{attack}");
+        // The control has a signature of the tenant.
+        let count = stories.iter().filter(|story| text(&story.html).contains(forged)).count();
+        assert_eq!(count, usize::from(is_forged), "{attack}");
+    }
+}
