@@ -9,7 +9,7 @@ use crate::source::Source;
 use crate::wire::{Endpoint, find};
 
 /// A sign-in has about five visits.
-const MOST_VISITS: usize = 50;
+pub const MOST_VISITS: usize = 50;
 
 pub struct Recorder {
     pub sources: Vec<Source>,

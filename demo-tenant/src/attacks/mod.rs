@@ -44,7 +44,7 @@ pub const ATTACKS: [Attack; 9] = [
         goal: "The attacker has a code of Ada, for example from a log of addresses. If it works, \
                the attacker is signed in as Ada.",
         does: "The attacker starts a sign-in of their own and puts Ada's code into it. Its \
-               code_verifier does not fit the code.",
+               code_verifier does not fit the code, so the tenant refuses the code.",
         control: "Ada's browser redeems a new code." },
     Attack { name: "nonce", title: "Replay an old ID token", step: 8, other_browser: VICTIM, marker: "check_nonce", error: "",
         goal: "The attacker has an old ID token of Ada. If it works in a new sign-in, the \
@@ -72,7 +72,8 @@ pub const ATTACKS: [Attack; 9] = [
     Attack { name: "twice", title: "Use a code twice", step: 7, other_browser: VICTIM, marker: "redeem_auth_code", error: "AADSTS54005",
         goal: "The attacker has the address and the cookies of a finished sign-in, for example \
                from a backup of the browser. If it works, the attacker is signed in too.",
-        does: "The attacker opens the same address with the same cookies again.",
+        does: "The attacker opens the same address with the same cookies again. The tenant \
+               refuses a code that was used.",
         control: "The first use, in the victim's browser." },
     Attack { name: "issuer", title: "Answer in the name of another tenant", step: 6, other_browser: VICTIM,
         marker: "response_issuer", error: "",

@@ -63,8 +63,10 @@ pub const STEPS: [Step; 10] = [
          who are signed in but not allowed to see the page."),
     step("redirect to authorize",
         "The user has to sign in, so the app sends the browser to the tenant. It makes three random \
-         values, each against another attack: state, nonce, and code_verifier, of which it sends \
-         only the hash code_challenge. It keeps all three in a cookie of this browser."),
+         values: state stops a link with the code of somebody else. code_verifier, of which it \
+         sends only the hash code_challenge, stops a stolen code. nonce is a second lock against \
+         the same attack, and does not depend on the check of the tenant. The app keeps all \
+         three in a cookie of this browser."),
     step("authorization response",
         "The browser comes back from the tenant with a code. The app accepts it only if this \
          browser has the cookie of step 5 for the same state. It stops a link that carries the \
@@ -172,8 +174,9 @@ pub const WORDS: [Word; 17] = [
     word("client secret", "The password of the app at the tenant."),
     word("hash", "A short value that is computed from a text. Nobody can compute the text back."),
     word("state, nonce, PKCE", "Three protections of one sign-in. state stops a link with the code of \
-        somebody else (step 6). nonce stops an old ID token (step 8). PKCE, with code_verifier and \
-        code_challenge, stops a stolen code (step 7)."),
+        somebody else (step 6). PKCE, with code_verifier and \
+        code_challenge, stops a stolen code (step 7). nonce stops the ID token \
+        of another sign-in (step 8), a second lock against the same attack."),
     word("redeem", "Exchange the code for tokens."),
     word("token", "A text that the tenant issues. The ID token tells the app who signed in. The \
         access token lets the app call Microsoft Graph. The refresh token gets the next one."),

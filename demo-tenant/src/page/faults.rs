@@ -30,7 +30,9 @@ pub const BUTTONS: [Button; 10] = [
                  the app asks you to sign in again, as after a change of your password." },
     Button { fault: Fault::Expired, label: "Expire the access tokens", steps: "3, then 5",
         effect: "Be signed in, and open Graph Access. Microsoft Graph answers 401, and the app \
-                 starts another sign-in. Single sign-on does not ask you." },
+                 starts another sign-in. Single sign-on does not ask you. If you do this again \
+                 within a minute, the app shows an error page (502), because the second sign-in \
+                 has not helped." },
     Button { fault: Fault::ShortToken, label: "Issue the next access token for four minutes",
         steps: "2",
         effect: "Sign out, and open Graph Access. The token expires in less than five minutes, so \

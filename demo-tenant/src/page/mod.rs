@@ -21,6 +21,7 @@ use url::form_urlencoded;
 
 use self::explanations::{STEPS, WORDS, step_of};
 use crate::attacks::{ATTACKS, Attack};
+use crate::recorder::MOST_VISITS;
 use crate::tenant::{CLIENT_ID, TENANT_ID, Tenant};
 
 pub fn routes(app: &mut web::ServiceConfig) {
@@ -65,6 +66,7 @@ async fn page(request: HttpRequest, tenant: Data<Tenant>) -> HttpResponse {
         app => tenant.home_page.as_str(),
         stories => &timeline::stories(&tenant),
         attempt => &attempt,
+        most_visits => &MOST_VISITS,
         attacks => &attacks.collect::<Vec<_>>(),
         steps => &steps.collect::<Vec<_>>(),
         words => &WORDS,
@@ -109,7 +111,7 @@ fn attempt_view(tenant: &Tenant, name: &str) -> Option<Value> {
     Some(json!({
         "attack": attack_view(attack), "is_refused": is_refused, "is_answered": attempt.is_answered,
         "step": attack.step, "step_name": step_of(Some(attack.step)).name,
-        "fault": attempt.fault.map(faults::label),
+        "is_by_tenant": attack.error.starts_with("AADSTS"), "fault": attempt.fault.map(faults::label),
         "answer": attempt.answer, "message": message, "code": code,
         "control": attempt.control, "has_control_succeeded": attempt.has_control_succeeded,
         "story": visit.map(|visit| visit.story),

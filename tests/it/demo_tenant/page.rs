@@ -148,3 +148,26 @@ async fn a_changed_id_token_does_not_look_like_one_of_the_tenant() {
         assert_eq!(count, usize::from(is_forged), "{attack}");
     }
 }
+
+#[tokio::test]
+async fn the_page_says_what_a_learner_would_otherwise_miss() {
+    let demo = Demo::start(&[]).await;
+    demo.press("Expired").await;
+    let page = text(&demo.page().await);
+    for words in [
+        "it does not end your sign-in at the tenant",
+        "Change the user ends both.",
+        "nonce is a second lock against the same attack",
+        "The page keeps about the last 50 requests of browsers",
+        "If you do this again within a minute, the app shows an error page (502)",
+    ] {
+        assert!(page.contains(words), "{words}");
+    }
+    assert!(!page.contains("each against another attack"));
+    for attack in ["code", "twice"] {
+        let shown = text(&demo.attack(attack).await.1);
+        let by_tenant = "stopped it: the tenant refused the code, and the app reports it.";
+        assert!(shown.contains(by_tenant), "{shown}");
+    }
+    assert!(!text(&demo.attack("nonce").await.1).contains("the tenant refused the code"));
+}
