@@ -55,20 +55,21 @@ pub const ATTACKS: [Attack; 9] = [
     Attack { name: "role", title: "Add a role to an ID token", step: 8, other_browser: CONTROL, marker: "validate_id_token", error: "InvalidSignature",
         goal: "Ben writes the role admin into his ID token. If it works, he opens the page for \
                administrators.",
-        does: "The claim roles is added, and the signature stays.",
-        control: "The tenant itself signs the same claims. Then they open /admin." },
+        does: "The demo tenant plays an attacker who gets between tenant and app. It adds the \
+               claim roles, and the signature stays.",
+        control: "The tenant itself signs the same claims. With them, /admin opens." },
     Attack { name: "none", title: "Remove the signature (alg: none)", step: 8, other_browser: CONTROL,
         marker: "id_token_header", error: "",
         goal: "The header of a token names the algorithm of its signature. If the app believes \
                the header, anyone can write a token without a signature.",
         does: "The header says alg: none, the claims have the role admin, and there is no signature.",
-        control: "The tenant itself signs the same claims. Then they open /admin." },
+        control: "The tenant itself signs the same claims. With them, /admin opens." },
     Attack { name: "hmac", title: "Sign with the public key (alg: HS256)", step: 8, other_browser: CONTROL,
         marker: "validate_id_token", error: "InvalidAlgorithm",
         goal: "The public key is known to everyone. If the app takes it for the secret of \
                another algorithm, everyone can sign a token.",
         does: "The header says alg: HS256, and the public key is the secret of the signature.",
-        control: "The tenant itself signs the same claims. Then they open /admin." },
+        control: "The tenant itself signs the same claims. With them, /admin opens." },
     Attack { name: "twice", title: "Use a code twice", step: 7, other_browser: VICTIM, marker: "redeem_auth_code", error: "AADSTS54005",
         goal: "The attacker has the address and the cookies of a finished sign-in, for example \
                from a backup of the browser. If it works, the attacker is signed in too.",

@@ -27,7 +27,8 @@ pub struct ButtonView {
 pub const BUTTONS: [Button; 10] = [
     Button { fault: Fault::Revoked, label: "Revoke all sessions", steps: "3, then 5",
         effect: "Be signed in, and open Graph Access. Microsoft Graph sends a claims challenge, and \
-                 the app asks you to sign in again, as after a change of your password." },
+                 the app asks you to sign in again, as after a change of your password. Within a \
+                 minute after another repeated sign-in, the app shows an error page (502)." },
     Button { fault: Fault::Expired, label: "Expire the access tokens", steps: "3, then 5",
         effect: "Be signed in, and open Graph Access. Microsoft Graph answers 401, and the app \
                  starts another sign-in. Single sign-on does not ask you. If you do this again \
