@@ -73,8 +73,8 @@ pub async fn cookies(
     }
 
     // Third, keep ten open sign-ins. Each one that the user gave up leaves a cookie for 15
-    // minutes. When a sign-in starts, remove the oldest. There is usually one too many, and
-    // after many tabs at once there are more. Five at a time keep the response small.
+    // minutes. When a sign-in starts, remove those beyond ten, the oldest first, at most five
+    // in one response. (Tabs that open at the same moment can have more until then.)
     if starts_sign_in {
         sent.retain(|pair| pair.starts_with(&flow_prefix)); // the newest first
         for pair in sent.iter().skip(MAX_OPEN_SIGN_INS - 1).rev().take(5) {

@@ -1,6 +1,6 @@
-//! The shapes of the messages that this app gets, and of the values that it keeps: in a
-//! cookie during a sign-in, in the session after it. The handlers in routes decide what to
-//! do with them.
+//! The shapes of the messages that this app gets, and of the values that it keeps. During a
+//! sign-in, these are in a cookie, after it in the session. The handlers in routes decide
+//! what to do with them.
 //!
 //! Specifications: RFC 6749 (OAuth 2.0), RFC 7517 (keys), RFC 7519 (ID tokens are JSON Web
 //! Tokens), RFC 7636 (PKCE), RFC 9207 (`iss`), OpenID Connect Core 1.0 and Discovery 1.0.
@@ -38,8 +38,8 @@ pub enum ClientCredential {
 }
 
 /// What steps 6 to 9 need to know about a sign-in. Step 5 keeps it in a cookie, which is
-/// not signed: with a changed `nonce` or `code_verifier` the sign-in fails, step 9 checks
-/// the address, and the other two values protect nothing.
+/// not signed. With a changed `nonce` or `code_verifier`, the sign-in fails. Step 9 checks
+/// the address. A change of `requested_claims` or `is_repeated` gains nobody anything.
 #[derive(Serialize, Deserialize)]
 pub struct AuthCodeFlow {
     /// A random value. Step 8 checks that the ID token contains it.
@@ -187,8 +187,8 @@ pub struct TokenCache {
     pub refresh_token: String,
 }
 
-/// The parameter `claims` of steps 2, 5 and 7: what the next tokens must contain besides
-/// the usual.
+/// The word "claims" has a second meaning: the parameter `claims` of steps 2, 5 and 7 says
+/// what the next tokens must contain besides the usual.
 ///
 /// Microsoft can refuse a token before it expires, for example after a change of the
 /// password. Its answer can contain a claims challenge: JSON of this shape, which the app
@@ -205,9 +205,9 @@ pub struct RequestedClaims {
 }
 
 impl RequestedClaims {
-    /// What this app always requests. The value `cp1` in `xms_cc` tells Microsoft that this
-    /// app understands claims challenges. Only then can Microsoft Graph refuse a token
-    /// early.
+    /// What this app always requests, also with a challenge. The value `cp1` in `xms_cc`
+    /// tells Microsoft that this app understands claims challenges. Only then can Microsoft
+    /// Graph refuse a token early.
     pub fn standard() -> Self {
         let capabilities = ("xms_cc".to_owned(), json!({ "values": ["cp1"] }));
         Self { access_token: Map::from_iter([capabilities]), id_token: Map::new() }

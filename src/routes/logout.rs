@@ -26,7 +26,7 @@ pub async fn logout(
     metadata: Data<OpenIdMetadata>,
 ) -> Result<HttpResponse, Error> {
     // <ms_docref_logout_user>
-    // Read the user before the session is deleted. SSO_LOGOUT needs the claim `login_hint`.
+    // Read the user before the session is deleted. SSO_LOGOUT uses the claim `login_hint`.
     let user: Option<User> = session.get("user").unwrap_or_default();
     // Delete the session on the server and the cookie in the browser. A copied cookie no
     // longer works.

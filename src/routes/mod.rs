@@ -55,23 +55,27 @@
 //! - first visit to /graph: 1, 5, the user signs in at Microsoft, 6, 7, 8, 9, redirect to
 //!   /graph, 1, 2, 3. Later: 1, 2, 3
 //! - first visit to /admin: 1, 5 to 9, redirect to /admin, 1, 4. Later: 1, 4
-//! - Microsoft refuses the token: 1, 2, 3, 5 to 9, redirect to /graph, 1, 2, 3
+//! - Microsoft refuses the access token: 1, 2, 3, 5 to 9, redirect to /graph, 1, 2, 3
+//! - Microsoft refuses the refresh token: 1, 2, 5 to 9, redirect to /graph, 1, 2, 3
 //! - the ID token has expired: 1, 4, 5 to 9, redirect to /admin, 1, 4
 //!
 //! There is no page for the sign-in. Each protected page starts one if it needs one, and
 //! step 9 redirects back to that page. With single sign-on, all of this can pass without a
 //! prompt, so it must not go on in a loop:
 //!
-//! - If Microsoft refuses the token of a repeated sign-in within a minute, steps 2 and 3
-//!   show an error.
-//! - Step 4 accepts an ID token for longer than step 8.
+//! - A sign-in is repeated if a user was signed in already when it started. If Microsoft
+//!   refuses a token less than a minute after a repeated sign-in, steps 2 and 3 show an
+//!   error.
+//! - Step 4 accepts an ID token for longer than step 8, so a token that step 8 has just
+//!   accepted does not lead back to step 5.
 //!
-//! Nothing here stops one loop: if several processes of this app do not share the sessions,
-//! step 1 finds nobody after step 9.
+//! Nothing here stops another loop: if several processes of this app do not share the
+//! sessions, step 1 finds nobody after step 9.
 //!
 //! Names in capitals, such as SCOPE (`settings.scope`), are settings. Comments in angle
 //! brackets mark blocks that documentation shows. Where two files have the same block, it
-//! is a copy on purpose: each file can be read, and used in another app, alone.
+//! is a copy on purpose: each handler can be read alone. docs/your-app.md says what a
+//! handler needs in another app.
 
 pub mod admin;
 pub mod auth_redirect;

@@ -618,7 +618,7 @@ async fn at_many_browsers_at_once_no_line_stands_in_the_wrong_story() {
 }
 
 /// The lines come from the log, so they have no secret. The page must not show cookies of the app
-/// either, because whoever has one is signed in.
+/// either, because anyone who has one is signed in.
 #[tokio::test]
 async fn the_page_shows_no_cookie_of_the_app_and_only_lines_of_the_log() {
     let demo = Demo::start(&[]).await;

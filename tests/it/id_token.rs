@@ -231,7 +231,7 @@ async fn keys_that_cannot_be_fetched_are_an_error_of_the_identity_platform() {
         ("an error", |answer| answer.refuse(503, "temporarily_unavailable", "AADSTS90033")),
         ("HTML", |answer| answer.say(200, "<html>Welcome to the hotel</html>")),
         ("no keys", |answer| answer.json = json!({})),
-        ("keys that are no list", |answer| answer.json = json!({ "keys": {} })),
+        ("keys that are not a list", |answer| answer.json = json!({ "keys": {} })),
     ];
     for (case, edit) in cases {
         platform.on(Endpoint::Keys, edit);
